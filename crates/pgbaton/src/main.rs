@@ -1,0 +1,2 @@
+//! The pgbaton binary.
+fn main() {}
