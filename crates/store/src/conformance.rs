@@ -1,0 +1,311 @@
+//! What every store must do, as functions over any [`Store`]: run by the memory store, the embedded store on one and
+//! on three nodes, and later by the clients of other stores.
+//!
+//! Each check works below a prefix of its own, so that all can run on one store, and panics with what was wrong.
+
+use std::time::Duration;
+
+use pgbaton_types::Revision;
+
+use crate::{
+    BoxFuture, Compare, EventKind, LeaseId, Op, OpResponse, Refusal, Renewal, Store, StoreError, Txn, Watch, WatchItem,
+};
+
+/// The deadline of each call: far above what a call takes, below what a test may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest wait for a change to be seen.
+const SEEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// The time to live of leases that must run out. The memory store's clock is moved by this, the others wait for it.
+const SHORT_TTL: Duration = Duration::from_millis(1_500);
+
+/// A store under test.
+pub trait Harness: Send + Sync {
+    /// The store.
+    fn store(&self) -> &dyn Store;
+
+    /// Lets `duration` pass for the store's leases; does nothing where time passes by itself.
+    fn pass(&self, duration: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// Runs every check, one after the other.
+pub async fn all(harness: &dyn Harness) {
+    let store = harness.store();
+    keys_have_revisions(store).await;
+    compares_decide(store).await;
+    a_put_keeps_the_create_revision(store).await;
+    contradictions_are_refused(store).await;
+    a_transaction_is_done_whole_or_not_at_all(store).await;
+    operations_see_each_other(store).await;
+    a_revoked_lease_takes_its_keys(store).await;
+    renewal_wants_lease_and_key(store).await;
+    watches_see_every_change_in_order(store).await;
+    a_watch_from_the_past_sees_it_or_says_so(store).await;
+    one_of_many_creates_a_key(harness).await;
+    a_lease_that_is_not_renewed_ends_and_one_that_is_does_not(harness).await;
+    the_health_names_a_leader(store).await;
+}
+
+async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
+    store.txn(Txn::of(vec![Op::put(key, value)]), DEADLINE).await.expect("put").revision
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
+    match result {
+        Err(StoreError::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+async fn next_of(watch: &mut Watch, what: &str) -> WatchItem {
+    tokio::time::timeout(SEEN_WITHIN, watch.next())
+        .await
+        .unwrap_or_else(|_| panic!("{what} was not seen by the watch within {SEEN_WITHIN:?}"))
+}
+
+/// Create revision, modification revision and version go as etcd's do; a delete of nothing changes nothing.
+pub async fn keys_have_revisions(store: &dyn Store) {
+    let first = put(store, "/c/rev/a", "1").await;
+    let second = put(store, "/c/rev/a", "2").await;
+    put(store, "/c/rev/b", "1").await;
+    assert!(second > first);
+    let snapshot = store.snapshot("/c/rev/", DEADLINE).await.expect("snapshot");
+    let keys: Vec<&str> = snapshot.items.iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(keys, ["/c/rev/a", "/c/rev/b"], "in order, and nothing else");
+    let a = snapshot.get("/c/rev/a").expect("key a");
+    assert_eq!((a.create_revision, a.mod_revision, a.version), (first, second, 2));
+    assert_eq!(a.value, b"2");
+    let nothing = store.txn(Txn::of(vec![Op::delete("/c/rev/none")]), DEADLINE).await.expect("delete");
+    assert_eq!(nothing.revision, snapshot.revision, "a delete of nothing is no change");
+    assert_eq!(nothing.responses, [OpResponse::Deleted(0)]);
+}
+
+/// Each compare holds and fails where it should, and chooses the branch.
+pub async fn compares_decide(store: &dyn Store) {
+    let key = "/c/cmp/a";
+    assert!(holds(store, Compare::absent(key)).await);
+    let created = put(store, key, "v").await;
+    for (compare, expected) in [
+        (Compare::absent(key), false),
+        (Compare::created_at(key, created), true),
+        (Compare::modified_at(key, created), true),
+        (Compare::modified_at(key, Revision(created.0 + 1)), false),
+        (Compare::Value { key: key.to_owned(), value: b"v".to_vec() }, true),
+        (Compare::Value { key: key.to_owned(), value: b"w".to_vec() }, false),
+        (Compare::Value { key: "/c/cmp/none".to_owned(), value: Vec::new() }, false),
+        (Compare::Lease { key: key.to_owned(), lease: None }, true),
+        (Compare::under_lease(key, LeaseId(77)), false),
+    ] {
+        let text = format!("{compare:?}");
+        assert_eq!(holds(store, compare).await, expected, "{text}");
+    }
+}
+
+async fn holds(store: &dyn Store, compare: Compare) -> bool {
+    let txn = Txn { compares: vec![compare], success: vec![], failure: vec![] };
+    store.txn(txn, DEADLINE).await.expect("compare").succeeded
+}
+
+/// A put over a key is the same key; only delete and create make a new one.
+pub async fn a_put_keeps_the_create_revision(store: &dyn Store) {
+    let key = "/c/epoch/leader";
+    let created = put(store, key, "one").await;
+    put(store, key, "two").await;
+    assert!(holds(store, Compare::created_at(key, created)).await);
+    store.txn(Txn::of(vec![Op::delete(key)]), DEADLINE).await.expect("delete");
+    let again = put(store, key, "one").await;
+    assert!(again > created);
+    assert!(holds(store, Compare::created_at(key, again)).await);
+}
+
+/// Put and delete of one key, two puts of one key, an empty key, an unknown lease.
+pub async fn contradictions_are_refused(store: &dyn Store) {
+    let key = "/c/bad/a";
+    for ops in [
+        vec![Op::delete(key), Op::put(key, "x")],
+        vec![Op::DeletePrefix { prefix: "/c/bad/".to_owned() }, Op::put(key, "x")],
+        vec![Op::put(key, "x"), Op::put(key, "y")],
+        vec![Op::put("", "x")],
+    ] {
+        let refusal = refused(store.txn(Txn::of(ops.clone()), DEADLINE).await);
+        assert!(matches!(refusal, Refusal::Invalid(_)), "{ops:?}: {refusal:?}");
+    }
+    let unknown = LeaseId(0xdead);
+    let refusal = refused(store.txn(Txn::of(vec![Op::put_leased(key, "x", unknown)]), DEADLINE).await);
+    assert_eq!(refusal, Refusal::LeaseNotFound(unknown));
+    let long = "k".repeat(crate::limits::KEY_BYTES_MAX + 1);
+    assert!(matches!(refused(store.txn(Txn::of(vec![Op::put(long, "x")]), DEADLINE).await), Refusal::Limit(_)));
+    assert!(store.snapshot(key, DEADLINE).await.expect("snapshot").items.is_empty(), "nothing was put");
+}
+
+/// When one operation is refused, none is done.
+pub async fn a_transaction_is_done_whole_or_not_at_all(store: &dyn Store) {
+    let before = store.snapshot("/c/whole/", DEADLINE).await.expect("snapshot");
+    let ops = vec![Op::put("/c/whole/a", "1"), Op::put_leased("/c/whole/b", "1", LeaseId(0xbeef))];
+    refused(store.txn(Txn::of(ops), DEADLINE).await);
+    let after = store.snapshot("/c/whole/", DEADLINE).await.expect("snapshot");
+    assert_eq!(before, after);
+}
+
+/// Operations of one transaction see what those before them did, and share a revision.
+pub async fn operations_see_each_other(store: &dyn Store) {
+    put(store, "/c/ops/old", "x").await;
+    let ops = vec![
+        Op::put("/c/ops/a", "1"),
+        Op::get("/c/ops/a"),
+        Op::delete("/c/ops/old"),
+        Op::get("/c/ops/old"),
+        Op::put("/c/ops/b", "1"),
+    ];
+    let result = store.txn(Txn::of(ops), DEADLINE).await.expect("txn");
+    let OpResponse::Got(Some(a)) = &result.responses[1] else { panic!("{:?}", result.responses) };
+    assert_eq!(a.mod_revision, result.revision);
+    assert_eq!(result.responses[2], OpResponse::Deleted(1));
+    assert_eq!(result.responses[3], OpResponse::Got(None));
+    let snapshot = store.snapshot("/c/ops/", DEADLINE).await.expect("snapshot");
+    assert_eq!(snapshot.get("/c/ops/b").expect("key b").create_revision, result.revision);
+}
+
+/// Keys hang on the lease of their last put, and go with it.
+pub async fn a_revoked_lease_takes_its_keys(store: &dyn Store) {
+    let lease = store.lease_grant(Duration::from_mins(10), DEADLINE).await.expect("grant");
+    assert_eq!(lease.ttl, Duration::from_mins(10));
+    assert_eq!(store.lease_time_to_live(lease.id, DEADLINE).await.expect("time to live"), lease.ttl);
+    let ops = vec![
+        Op::put_leased("/c/lease/a", "1", lease.id),
+        Op::put_leased("/c/lease/b", "1", lease.id),
+        Op::put("/c/lease/c", "1"),
+    ];
+    store.txn(Txn::of(ops), DEADLINE).await.expect("put");
+    store.txn(Txn::of(vec![Op::put("/c/lease/b", "taken off")]), DEADLINE).await.expect("put");
+    store.lease_revoke(lease.id, DEADLINE).await.expect("revoke");
+    let snapshot = store.snapshot("/c/lease/", DEADLINE).await.expect("snapshot");
+    let keys: Vec<&str> = snapshot.items.iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(keys, ["/c/lease/b", "/c/lease/c"]);
+    assert_eq!(refused(store.lease_revoke(lease.id, DEADLINE).await), Refusal::LeaseNotFound(lease.id));
+    assert_eq!(refused(store.lease_time_to_live(lease.id, DEADLINE).await), Refusal::LeaseNotFound(lease.id));
+}
+
+/// A keep-alive that proved the lease but not the key would let a deposed holder go on.
+pub async fn renewal_wants_lease_and_key(store: &dyn Store) {
+    let key = "/c/renew/leader";
+    let lease = store.lease_grant(Duration::from_mins(10), DEADLINE).await.expect("grant").id;
+    let other = store.lease_grant(Duration::from_mins(10), DEADLINE).await.expect("grant").id;
+    let taken =
+        store.txn(Txn::when(vec![Compare::absent(key)], vec![Op::put_leased(key, "me", lease)]), DEADLINE).await;
+    let created = taken.expect("take").revision;
+    let renewal = |lease, created| Renewal { lease, leader_key: key.to_owned(), epoch_create_revision: created };
+    store.renew(renewal(lease, created), DEADLINE).await.expect("renew");
+    let wrong_epoch = refused(store.renew(renewal(lease, Revision(created.0 + 1)), DEADLINE).await);
+    assert!(matches!(wrong_epoch, Refusal::NotHolder { .. }), "{wrong_epoch:?}");
+    let wrong_lease = refused(store.renew(renewal(other, created), DEADLINE).await);
+    assert!(matches!(wrong_lease, Refusal::NotHolder { .. }), "{wrong_lease:?}");
+    // The key was put under another lease: same create revision, and yet not ours any more.
+    store.txn(Txn::of(vec![Op::put_leased(key, "me", other)]), DEADLINE).await.expect("put");
+    let moved = refused(store.renew(renewal(lease, created), DEADLINE).await);
+    assert!(matches!(moved, Refusal::NotHolder { .. }), "{moved:?}");
+    store.txn(Txn::of(vec![Op::delete(key)]), DEADLINE).await.expect("delete");
+    let gone = refused(store.renew(renewal(other, created), DEADLINE).await);
+    assert!(matches!(gone, Refusal::NotHolder { found: None, .. }), "{gone:?}");
+    store.lease_revoke(lease, DEADLINE).await.expect("revoke");
+    assert_eq!(refused(store.renew(renewal(lease, created), DEADLINE).await), Refusal::LeaseNotFound(lease));
+    store.lease_revoke(other, DEADLINE).await.expect("revoke");
+}
+
+/// Changes arrive in order, each once, whole transactions in one batch, other keys not at all.
+pub async fn watches_see_every_change_in_order(store: &dyn Store) {
+    let from = store.snapshot("/c/watch/", DEADLINE).await.expect("snapshot").revision;
+    let mut watch = store.watch("/c/watch/", Revision(from.0 + 1), DEADLINE).await.expect("watch");
+    let first = store.txn(Txn::of(vec![Op::put("/c/watch/a", "1"), Op::put("/c/watch/b", "1")]), DEADLINE).await;
+    let first = first.expect("put").revision;
+    put(store, "/c/unwatched", "1").await;
+    let second = store.txn(Txn::of(vec![Op::delete("/c/watch/a")]), DEADLINE).await.expect("delete").revision;
+    let WatchItem::Batch { revision, events } = next_of(&mut watch, "the first change").await else {
+        panic!("the watch ended")
+    };
+    assert_eq!(revision, first);
+    assert_eq!(events.iter().map(crate::Event::key).collect::<Vec<_>>(), ["/c/watch/a", "/c/watch/b"]);
+    let WatchItem::Batch { revision, events } = next_of(&mut watch, "the delete").await else {
+        panic!("the watch ended")
+    };
+    assert_eq!(revision, second);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind, EventKind::Delete { key: "/c/watch/a".to_owned() });
+}
+
+/// A watch may begin in the past: it sees all since, or says that it cannot.
+pub async fn a_watch_from_the_past_sees_it_or_says_so(store: &dyn Store) {
+    let first = put(store, "/c/past/a", "1").await;
+    put(store, "/c/past/a", "2").await;
+    let mut watch = store.watch("/c/past/", first, DEADLINE).await.expect("watch");
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        match next_of(&mut watch, "the past").await {
+            WatchItem::Batch { events, .. } => seen.extend(events),
+            other => panic!("recent changes must be known, got {other:?}"),
+        }
+    }
+    assert_eq!(seen[0].revision, first);
+    let mut ancient = store.watch("/c/past/", Revision(1), DEADLINE).await.expect("watch");
+    let first_item = next_of(&mut ancient, "the beginning").await;
+    assert!(matches!(first_item, WatchItem::Compacted { .. } | WatchItem::Batch { .. }), "{first_item:?}");
+}
+
+/// Of many that race for a key exactly one gets it.
+pub async fn one_of_many_creates_a_key(harness: &dyn Harness) {
+    let store = harness.store();
+    let attempts = (0..8).map(|number: u32| {
+        let take = vec![Op::put("/c/race/leader", number.to_string())];
+        store.txn(Txn::when(vec![Compare::absent("/c/race/leader")], take), DEADLINE)
+    });
+    let mut winners = 0;
+    let mut running: Vec<_> = attempts.collect();
+    // All are polled together: the futures are on their way at once.
+    std::future::poll_fn(|context| {
+        running.retain_mut(|attempt| match attempt.as_mut().poll(context) {
+            std::task::Poll::Ready(result) => {
+                winners += u32::from(result.expect("race").succeeded);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if running.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    assert_eq!(winners, 1);
+}
+
+/// Two leases side by side: the one that is not renewed ends, seen by a watch; at that time the renewed one is there.
+pub async fn a_lease_that_is_not_renewed_ends_and_one_that_is_does_not(harness: &dyn Harness) {
+    let store = harness.store();
+    let kept = store.lease_grant(SHORT_TTL, DEADLINE).await.expect("grant").id;
+    let left = store.lease_grant(SHORT_TTL, DEADLINE).await.expect("grant").id;
+    let ops = vec![Op::put_leased("/c/expiry/kept", "x", kept), Op::put_leased("/c/expiry/left", "x", left)];
+    let created = store.txn(Txn::of(ops), DEADLINE).await.expect("put").revision;
+    let mut watch = store.watch("/c/expiry/", Revision(created.0 + 1), DEADLINE).await.expect("watch");
+    let renewal = || Renewal { lease: kept, leader_key: "/c/expiry/kept".to_owned(), epoch_create_revision: created };
+    let mut renewals = 0_u32;
+    let item = loop {
+        store.renew(renewal(), DEADLINE).await.expect("a lease that is renewed in time");
+        renewals += 1;
+        assert!(renewals < 600, "the lease that nobody renews has not ended");
+        harness.pass(SHORT_TTL / 6).await;
+        if let Ok(item) = tokio::time::timeout(SHORT_TTL / 15, watch.next()).await {
+            break item;
+        }
+    };
+    let WatchItem::Batch { events, .. } = item else { panic!("the watch ended: {item:?}") };
+    assert_eq!(events.iter().map(crate::Event::key).collect::<Vec<_>>(), ["/c/expiry/left"]);
+    assert!(renewals > 1, "it ended before its time");
+    store.renew(renewal(), DEADLINE).await.expect("still there");
+    store.lease_revoke(kept, DEADLINE).await.expect("revoke");
+}
+
+/// Health is answered by a node in touch with a leader.
+pub async fn the_health_names_a_leader(store: &dyn Store) {
+    let health = store.health(DEADLINE).await.expect("health");
+    assert!(health.leader.is_some(), "{health:?}");
+    assert!(!health.voters.is_empty(), "{health:?}");
+    assert_eq!(health.fatal, None);
+}
