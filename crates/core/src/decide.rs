@@ -1,0 +1,56 @@
+use crate::decision::Decision;
+use crate::facts::unfit;
+use crate::memory::Proven;
+use crate::observation::{Answer, Observation, Server};
+use crate::plan::{Flow, Plan};
+use crate::settings::Settings;
+use crate::steps::{demotion, follower, leader, operation, order, pause, race, terminate};
+
+/// Decides what this member does now. Pure: no I/O, no clock, no randomness.
+///
+/// The steps are looked at in this order; the first that settles the matter is the last.
+pub fn decide(settings: &Settings, observation: &Observation) -> Decision {
+    let mut plan = Plan::new(settings, observation);
+    remember(&mut plan);
+    plan.unfit = unfit(settings, observation);
+    let steps: [fn(&mut Plan<'_>) -> Flow; 8] = [
+        demotion::step,
+        operation::step,
+        terminate::step,
+        pause::step,
+        order::step,
+        leader::step,
+        follower::step,
+        race::step,
+    ];
+    for step in steps {
+        if step(&mut plan) == Flow::Settled {
+            break;
+        }
+    }
+    plan.into_decision()
+}
+
+/// Takes what was seen into the memory, before anything is decided.
+fn remember(plan: &mut Plan<'_>) {
+    let seen = plan.seen;
+    match &seen.local.server {
+        Server::Stopped { .. } => plan.memory.proven = None,
+        Server::Running { answer: Answer::Primary(_), .. } => plan.memory.proven = Some(Proven::Primary),
+        Server::Running { answer: Answer::Standby(_), .. } => plan.memory.proven = Some(Proven::Standby),
+        Server::Running { .. } | Server::Dying { .. } => {}
+    }
+    if let Some(leader) = &seen.store.cluster.leader {
+        plan.memory.last_holder = Some(leader.member.clone());
+        plan.memory.promised = plan.memory.promised.max(leader.epoch);
+        plan.memory.race = None;
+    }
+    if let Some(lease) = seen.lease {
+        plan.memory.promised = plan.memory.promised.max(lease.epoch);
+        // Whoever held it last, it is this member now: what was yielded before is over.
+        plan.memory.yielded = None;
+    } else {
+        plan.memory.reign = None;
+        plan.memory.down_since = None;
+    }
+}

@@ -1,0 +1,181 @@
+//! What follows from an observation without any choice.
+
+use std::time::Duration;
+
+use pgbaton_types::{BootTime, Divergence, Lsn, MemberName, TimelineHistory};
+
+use crate::bugs::Bug;
+use crate::lease;
+use crate::memory::{Memory, Proven};
+use crate::observation::{
+    Answer, ControlState, Database, Directory, Initialize, LeaderKey, Lease, Observation, PeerAnswer, PrimaryStatus,
+    Server, StandbyStatus,
+};
+use crate::settings::Settings;
+
+/// An answer of a peer is used for a choice only while it is not older than this: longer than a question takes on a
+/// loaded network, shorter than anything changes that matters.
+pub(crate) const ANSWER_AGE_MAX: Duration = Duration::from_secs(2);
+
+impl Observation {
+    /// The database in the data directory, if it is one.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        match &self.local.directory {
+            Directory::Database(database) => Some(database),
+            _ => None,
+        }
+    }
+
+    /// What the server answers, if there is a postmaster.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        match &self.local.server {
+            Server::Running { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The server's account as a standby.
+    pub(crate) fn standby(&self) -> Option<&StandbyStatus> {
+        match self.answer() {
+            Some(Answer::Standby(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The server's account as a primary.
+    pub(crate) fn primary(&self) -> Option<&PrimaryStatus> {
+        match self.answer() {
+            Some(Answer::Primary(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Not one process of the server is left.
+    pub(crate) fn stopped(&self) -> bool {
+        matches!(self.local.server, Server::Stopped { .. })
+    }
+
+    /// The control file says that no WAL can be written any more, though processes may be left.
+    pub(crate) fn shut_down(&self) -> bool {
+        self.database().is_some_and(|database| database.state == ControlState::ShutDown)
+    }
+
+    /// The lease, if its deadline has not passed.
+    pub(crate) fn valid_lease(&self, settings: &Settings) -> Option<Lease> {
+        self.lease.filter(|lease| !lease::expired(self.now, lease.deadline, false, settings.bugs))
+    }
+
+    /// The leader key, if another member holds it.
+    pub(crate) fn other_holder(&self) -> Option<&LeaderKey> {
+        self.store.cluster.leader.as_ref().filter(|leader| leader.member != self.me)
+    }
+
+    /// Whether the view of the store is new enough to choose by.
+    pub(crate) fn view_is_fresh(&self, settings: &Settings) -> bool {
+        let age_max = settings.retry_timeout.max(settings.loop_wait * 2);
+        self.store.as_of.is_some_and(|as_of| self.now.since(as_of) <= age_max)
+    }
+
+    /// Since when the store has not answered, for reports.
+    pub(crate) fn store_silence(&self) -> String {
+        match self.store.as_of {
+            Some(as_of) => format!("the store has not answered for {} ms", self.now.since(as_of).as_millis()),
+            None => "the store has not answered yet".to_owned(),
+        }
+    }
+
+    /// The answer of a peer, if it is not too old to choose by.
+    pub(crate) fn peer(&self, member: &MemberName) -> Option<&PeerAnswer> {
+        self.peers.get(member).filter(|answer| self.now.since(answer.asked) <= ANSWER_AGE_MAX)
+    }
+
+    /// The answer of a peer to a question that was sent at `since` or later.
+    pub(crate) fn peer_since(&self, member: &MemberName, since: BootTime) -> Option<&PeerAnswer> {
+        self.peers.get(member).filter(|answer| answer.asked >= since)
+    }
+
+    /// All members with a key, but this one.
+    pub(crate) fn other_members(&self) -> impl Iterator<Item = &MemberName> {
+        self.store.cluster.members.keys().filter(|name| **name != self.me)
+    }
+
+    /// The local history and the end of the local WAL, as far as they are known.
+    pub(crate) fn position(&self) -> Option<(&TimelineHistory, Lsn)> {
+        match self.answer() {
+            Some(Answer::Standby(status)) => Some((&status.history, status.received)),
+            Some(Answer::Primary(status)) => Some((&status.history, status.position)),
+            _ => self.database().and_then(|database| database.end.map(|end| (&database.history, end))),
+        }
+    }
+
+    /// Whether the local server may be one that accepts writes, by what was last proven (S19).
+    pub(crate) fn may_be_primary(&self, memory: &Memory, settings: &Settings) -> bool {
+        let by_memory = memory.proven == Some(Proven::Primary);
+        match &self.local.server {
+            Server::Stopped { .. } => false,
+            Server::Dying { .. } => by_memory && !self.shut_down(),
+            Server::Running { answer: Answer::Primary(_), .. } => true,
+            Server::Running { answer: Answer::Standby(_), .. } => false,
+            Server::Running { answer: Answer::Starting | Answer::Silent { .. }, .. } => {
+                by_memory && !self.shut_down() && !settings.bugs.has(Bug::Patroni2082)
+            }
+        }
+    }
+}
+
+/// Why this member would not lead if there were no leader; none: it would.
+pub(crate) fn unfit(settings: &Settings, seen: &Observation) -> Option<String> {
+    if settings.nofailover {
+        return Some("it has the tag nofailover".to_owned());
+    }
+    let standby = match &seen.local.server {
+        Server::Running { guarded: false, .. } => return Some("its server was not started by its guard".to_owned()),
+        Server::Running { answer: Answer::Standby(standby), .. } => standby,
+        Server::Running { answer: Answer::Starting, .. } => return Some("its server is starting".to_owned()),
+        Server::Running { answer: Answer::Silent { .. }, .. } => return Some("its server does not answer".to_owned()),
+        Server::Running { answer: Answer::Primary(_), .. } => {
+            return Some("its server is a primary already".to_owned());
+        }
+        Server::Stopped { .. } | Server::Dying { .. } => return Some("its server does not run".to_owned()),
+    };
+    if !seen.guard.alive {
+        return Some("its guard does not answer".to_owned());
+    }
+    if !seen.view_is_fresh(settings) {
+        return Some(seen.store_silence());
+    }
+    let Some(database) = seen.database() else { return Some("its data directory cannot be read".to_owned()) };
+    let cluster = &seen.store.cluster;
+    if let Initialize::Done(system_id) = cluster.initialize
+        && system_id != database.system_id
+    {
+        return Some(format!("its data belongs to the cluster {}, not to {system_id}", database.system_id));
+    }
+    unfit_by_history(settings, seen, standby)
+}
+
+fn unfit_by_history(settings: &Settings, seen: &Observation, standby: &StandbyStatus) -> Option<String> {
+    let cluster = &seen.store.cluster;
+    let received = vote_position(settings, standby);
+    let lag = cluster.position.bytes_ahead_of(received);
+    if lag > settings.maximum_lag_on_failover {
+        return Some(format!(
+            "it is {lag} bytes behind the last published position {}, more than maximum_lag_on_failover ({})",
+            cluster.position, settings.maximum_lag_on_failover
+        ));
+    }
+    if settings.bugs.has(Bug::Pgaf683) {
+        return None;
+    }
+    match cluster.history.as_ref().map(|newest| newest.divergence_of(&standby.history, received)) {
+        Some(Divergence::At(parted)) => Some(format!("its history parted from the cluster's at {parted}")),
+        Some(Divergence::Unrelated) => Some("its history is not the cluster's".to_owned()),
+        Some(Divergence::None) | None => None,
+    }
+}
+
+/// The position that goes into a vote: what was received and flushed, at least what was replayed. Never the server's
+/// own "last received", which after a restart without upstream is the start of a segment.
+pub(crate) fn vote_position(settings: &Settings, standby: &StandbyStatus) -> Lsn {
+    if settings.bugs.has(Bug::Paf228) { standby.reported_received } else { standby.received.max(standby.replayed) }
+}

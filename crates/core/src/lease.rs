@@ -1,0 +1,93 @@
+//! The arithmetic of leases: who may believe in one, and until when.
+//!
+//! The holder counts from the moment *before* its request was sent, the store from the moment at which it arrived; both
+//! clocks may be wrong in their rate by one part in a thousand. So the holder is dead before the store lets another in.
+
+use std::time::Duration;
+
+use pgbaton_types::BootTime;
+
+use crate::bugs::{Bug, Bugs};
+use crate::settings::Settings;
+
+/// Share of a granted ttl that its holder may use, in parts per thousand: twice the rate error of 1/1000 that two
+/// clocks may have (kernel slew of 500 ppm and a crystal's 200 ppm, rounded up).
+const USABLE_PER_MILLE: u32 = 998;
+
+/// How long before the deadline the agent stops the server by itself: time for a fast shutdown with its checkpoint.
+/// After it, K still remains for the guard. In a short lease a tenth of it, or nothing would be left to ride out
+/// an election of the store.
+const STOP_GRACE_MAX: Duration = Duration::from_millis(1500);
+
+/// Two renewals are at least this far apart: more often would load the store without making the lease any safer.
+const RENEW_PERIOD_MIN: Duration = Duration::from_millis(500);
+
+/// The moments of one renewal that a deadline may be reckoned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewalTimes {
+    /// Before the request was sent.
+    pub sent: BootTime,
+    /// When its answer had arrived.
+    pub answered: BootTime,
+}
+
+/// When the last process of the server must be told to die, given a renewal that succeeded.
+///
+/// `granted` is the ttl that the store granted, never the own setting; `kill_time` is K.
+pub fn deadline(times: RenewalTimes, granted: Duration, settings: &Settings) -> BootTime {
+    let from = if settings.bugs.has(Bug::DeadlineFromReply) { times.answered } else { times.sent };
+    let ttl = if settings.bugs.has(Bug::Fabric87249) { settings.ttl } else { granted };
+    let usable = ttl * USABLE_PER_MILLE / 1000;
+    from + usable.saturating_sub(settings.kill_time)
+}
+
+/// When the holder stops its server by itself if the lease is not renewed.
+pub fn soft_deadline(deadline: BootTime, granted: Duration) -> BootTime {
+    deadline - STOP_GRACE_MAX.min(granted / 10)
+}
+
+/// Time between two renewals: its own timer, not the loop's (a `loop_wait` of 10 s must not kill a primary whose
+/// lease ends after 9.5 s).
+pub fn renew_period(settings: &Settings) -> Duration {
+    RENEW_PERIOD_MIN.max(settings.loop_wait.min(settings.ttl / 10))
+}
+
+/// Whether the deadline has passed, as the executor and the guard judge it. `renewing`: a renewal is under way.
+pub fn expired(now: BootTime, deadline: BootTime, renewing: bool, bugs: Bugs) -> bool {
+    if renewing && bugs.has(Bug::Kubernetes44887) {
+        return false;
+    }
+    now.reached(deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn the_deadline_counts_from_the_request_and_leaves_the_kill_time() {
+        let settings = Settings { kill_time: Duration::from_millis(500), ..Settings::default() };
+        let times = RenewalTimes { sent: BootTime(100 * SECOND), answered: BootTime(103 * SECOND) };
+        let deadline = deadline(times, Duration::from_secs(10), &settings);
+        assert_eq!(deadline, BootTime(100 * SECOND + 9_480_000_000));
+    }
+
+    #[test]
+    fn the_granted_ttl_counts_not_the_own_setting() {
+        let settings = Settings { ttl: Duration::from_secs(30), ..Settings::default() };
+        let times = RenewalTimes { sent: BootTime(0), answered: BootTime(0) };
+        assert_eq!(deadline(times, Duration::from_secs(5), &settings), BootTime(3_990_000_000));
+    }
+
+    #[test]
+    fn renewals_have_their_own_period() {
+        let period = |ttl, wait| {
+            let settings =
+                Settings { ttl: Duration::from_secs(ttl), loop_wait: Duration::from_secs(wait), ..Settings::default() };
+            renew_period(&settings).as_millis()
+        };
+        assert_eq!([period(10, 1), period(10, 10), period(5, 1), period(30, 10)], [1000, 1000, 500, 3000]);
+    }
+}

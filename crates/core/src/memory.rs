@@ -1,0 +1,97 @@
+//! What one decision tells the next one.
+
+use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint, TimelineId};
+
+/// What one decision tells the next one of the same agent. An agent that starts anew begins with the default one, but
+/// for `promised`, which the executor keeps beside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The last role that the server was *seen* in since it started: what is acted on while it is silent (S19).
+    pub proven: Option<Proven>,
+    /// The highest epoch that this member has seen. Monotonic, durable.
+    pub promised: Epoch,
+    /// The holder that was seen last.
+    pub last_holder: Option<MemberName>,
+    /// The race for a lease that nobody holds.
+    pub race: Option<Race>,
+    /// The handover that this holder is at.
+    pub handover: Option<Handover>,
+    /// Since when the holder's own server is down.
+    pub down_since: Option<BootTime>,
+    /// The last time that work on the data directory failed, and how often in a row: it is tried again later and later.
+    pub failures: Failures,
+    /// This agent made the database itself, in this life, and it was never started elsewhere.
+    pub made_here: bool,
+    /// The epoch in which this server was promoted or started as a primary.
+    pub reign: Option<Epoch>,
+    /// The timeline that was reserved with the lease that is held.
+    pub reserved: Option<TimelineId>,
+    /// The successor to whom the lease was given in a proven handover, and the epoch that ended thereby.
+    pub yielded: Option<(MemberName, Epoch)>,
+    /// The agent was told to end and has tried to hand over.
+    pub ending: bool,
+    /// What the last handover came to, for whoever asked for it.
+    pub last_handover: Option<String>,
+    /// The lease came with a handover: the promotion needs nothing from an archive.
+    pub handed_over: bool,
+}
+
+/// A role that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proven {
+    /// Not in recovery.
+    Primary,
+    /// In recovery.
+    Standby,
+}
+
+/// The race for a lease that nobody holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Race {
+    /// When this member saw that nobody holds it.
+    pub since: BootTime,
+    /// When the peers were asked last.
+    pub asked: BootTime,
+}
+
+/// A handover by the holder, planned or because its agent ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// Who shall lead; none while it is being chosen.
+    pub candidate: Option<MemberName>,
+    /// How far it is.
+    pub phase: HandoverPhase,
+    /// When it was begun.
+    pub since: BootTime,
+    /// When the candidate was asked last.
+    pub asked: BootTime,
+}
+
+/// How far a handover is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandoverPhase {
+    /// The members are asked which of them can lead; clients still write.
+    Choosing,
+    /// The candidate makes itself ready; clients still write.
+    Preparing,
+    /// The server is being stopped.
+    Stopping,
+    /// The candidate is asked whether it holds this record.
+    Proving {
+        /// The last record of the reign.
+        checkpoint: ShutdownCheckpoint,
+        /// When it was asked first.
+        since: BootTime,
+    },
+    /// Called off: the rest of the tree is killed, and the server starts again as a primary.
+    Resuming,
+}
+
+/// Failures in a row of work on the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Failures {
+    /// How many.
+    pub count: u32,
+    /// Not before then.
+    pub not_before: BootTime,
+}

@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use pgbaton_types::BootTime;
+
+use crate::decision::{Action, Decision, OperationKind};
+use crate::memory::Memory;
+use crate::observation::Observation;
+use crate::report::{Finding, Step, Verdict};
+use crate::settings::Settings;
+
+/// A decision while it is being made: the steps write into it one after another.
+pub(crate) struct Plan<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) seen: &'a Observation,
+    pub(crate) memory: Memory,
+    pub(crate) renew: bool,
+    pub(crate) unfit: Option<String>,
+    actions: Vec<Action>,
+    wake_at: BootTime,
+    report: Vec<Finding>,
+}
+
+/// Whether the steps after this one are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// This step settles the matter.
+    Settled,
+    /// The next one is looked at.
+    Pass,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(settings: &'a Settings, seen: &'a Observation) -> Self {
+        Self {
+            settings,
+            seen,
+            memory: seen.memory.clone(),
+            renew: true,
+            unfit: None,
+            actions: Vec::new(),
+            wake_at: seen.now + settings.loop_wait,
+            report: Vec::new(),
+        }
+    }
+
+    /// Adds an action.
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Begins an operation in place of whatever is under way.
+    pub(crate) fn begin(&mut self, kind: OperationKind) {
+        if self.seen.operation.is_some() {
+            self.actions.push(Action::CancelOperation);
+        }
+        self.actions.push(Action::Begin(kind));
+    }
+
+    /// Decide again at the latest after `wait`.
+    pub(crate) fn wake_after(&mut self, wait: Duration) {
+        self.wake_at_latest(self.seen.now + wait);
+    }
+
+    /// Decide again at the latest at `moment`.
+    pub(crate) fn wake_at_latest(&mut self, moment: BootTime) {
+        self.wake_at = self.wake_at.min(moment);
+    }
+
+    /// This step acts, and no other is looked at.
+    pub(crate) fn taken(&mut self, step: Step, reason: impl Into<String>) -> Flow {
+        self.report.push(Finding { step, verdict: Verdict::Taken(reason.into()) });
+        Flow::Settled
+    }
+
+    /// This step would act but cannot, and no other is looked at.
+    pub(crate) fn blocked(&mut self, step: Step, reason: impl Into<String>) -> Flow {
+        self.report.push(Finding { step, verdict: Verdict::Blocked(reason.into()) });
+        Flow::Settled
+    }
+
+    /// This step does not concern what was observed.
+    pub(crate) fn pass(&mut self, step: Step, reason: impl Into<String>) -> Flow {
+        self.report.push(Finding { step, verdict: Verdict::NotApplicable(reason.into()) });
+        Flow::Pass
+    }
+
+    pub(crate) fn into_decision(self) -> Decision {
+        Decision {
+            actions: self.actions,
+            renew: self.renew,
+            unfit: self.unfit,
+            wake_at: self.wake_at,
+            memory: self.memory,
+            report: self.report,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! There is no data here and nobody leads: the one member that claims it makes the cluster.
+
+use crate::decision::{Action, OperationKind, QuarantineReason};
+use crate::observation::{Directory, Initialize, Observation, Work};
+use crate::plan::{Flow, Plan};
+use crate::report::Step;
+use pgbaton_types::TimelineId;
+
+pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    let made_here = plan.memory.made_here;
+    match (&seen.local.directory, seen.store.cluster.initialize) {
+        (_, Initialize::Done(_)) => {
+            plan.blocked(Step::Bootstrap, "the cluster exists, but nobody leads it: waits for a leader to clone from")
+        }
+        (_, Initialize::UnderWay { mine: false }) => {
+            plan.blocked(Step::Bootstrap, "another member is making the cluster")
+        }
+        (Directory::Incomplete { work: Work::Bootstrap }, Initialize::UnderWay { mine: true }) if made_here => {
+            plan.memory.reserved = Some(TimelineId::FIRST);
+            plan.act(Action::AcquireLease {
+                reserve: TimelineId::FIRST,
+                reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
+                ttl: settings.ttl,
+            });
+            plan.taken(Step::Bootstrap, "the new database is there: takes the lease to start it")
+        }
+        (Directory::Incomplete { .. }, _) => {
+            // Nobody can have written anything into it: it never had its roles.
+            if !seen.stopped() {
+                return plan.blocked(Step::Bootstrap, "waits for the server of an incomplete bootstrap to be gone");
+            }
+            plan.memory.made_here = false;
+            plan.begin(OperationKind::Quarantine { why: QuarantineReason::Incomplete });
+            plan.taken(Step::Bootstrap, "an earlier bootstrap was not completed: puts its directory away")
+        }
+        (_, Initialize::UnderWay { mine: true }) => {
+            plan.begin(OperationKind::Initdb);
+            plan.memory.made_here = true;
+            plan.taken(Step::Bootstrap, "makes the new cluster")
+        }
+        (_, Initialize::Absent) => match why_not(plan, seen) {
+            Some(why) => plan.blocked(Step::Bootstrap, why),
+            None => {
+                plan.act(Action::ClaimBootstrap);
+                plan.wake_after(std::time::Duration::ZERO);
+                plan.taken(Step::Bootstrap, "nobody has data and nobody makes the cluster: claims it")
+            }
+        },
+    }
+}
+
+fn why_not(plan: &Plan<'_>, seen: &Observation) -> Option<String> {
+    if plan.settings.paused {
+        return Some("paused: no cluster is made".to_owned());
+    }
+    if !plan.settings.may_bootstrap {
+        return Some("the configuration has no section `bootstrap`".to_owned());
+    }
+    if plan.settings.nofailover {
+        return Some("it has the tag nofailover: leaves it to others".to_owned());
+    }
+    if let Some((name, _)) = seen.store.cluster.members.iter().find(|(name, facts)| facts.has_data && **name != seen.me)
+    {
+        return Some(format!("{name} holds data: no new cluster is made beside it"));
+    }
+    for listed in &seen.store.listed {
+        match &listed.host {
+            None => return Some(format!("{} has not said whether it holds data", listed.address)),
+            Some(host) if host.system_id.is_some() || host.primary_may_run => {
+                return Some(format!("{} holds data: no new cluster is made beside it", listed.address));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}

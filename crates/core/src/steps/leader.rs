@@ -1,0 +1,222 @@
+//! This member holds the lease: its server shall be the primary, or the lease is given back.
+
+use std::time::Duration;
+
+use pgbaton_types::{MemberName, TimelineId};
+
+use crate::decision::{Action, OperationKind, StopMode};
+use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
+use crate::plan::{Flow, Plan};
+use crate::report::Step;
+use crate::steps::switchover;
+
+/// How often a holder looks at a server that starts, is promoted or dies: short, since clients wait.
+const CHANGE_POLL: Duration = Duration::from_millis(100);
+
+pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    let Some(lease) = seen.valid_lease(settings) else {
+        return without_valid_lease(plan);
+    };
+    if plan.memory.handover.is_some() && switchover::step(plan) == Flow::Settled {
+        return Flow::Settled;
+    }
+    if let Initialize::Done(system_id) = seen.store.cluster.initialize
+        && let Some(database) = seen.database()
+        && database.system_id != system_id
+    {
+        return release(
+            plan,
+            lease,
+            format!("the data belongs to the cluster {}, not to {system_id}", database.system_id),
+        );
+    }
+    match &seen.local.directory {
+        Directory::Unreadable { error } => {
+            plan.renew = false;
+            plan.blocked(Step::Leader, format!("the data directory cannot be read ({error}): the lease is not renewed"))
+        }
+        Directory::Empty | Directory::Foreign { .. } => release(plan, lease, "there is no database here"),
+        Directory::Incomplete { work: Work::Clone | Work::Rewind } => {
+            release(plan, lease, "the database is not complete")
+        }
+        Directory::Incomplete { work: Work::Bootstrap } if !plan.memory.made_here => {
+            release(plan, lease, "a bootstrap was not completed")
+        }
+        Directory::Incomplete { work: Work::Bootstrap } | Directory::Database(_) => serve(plan, lease),
+    }
+}
+
+fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
+    let seen = plan.seen;
+    let own_key = seen.store.cluster.leader.as_ref().filter(|leader| leader.member == seen.me);
+    match own_key {
+        Some(key) if seen.lease.is_none() && (seen.stopped() || seen.shut_down() || seen.standby().is_some()) => {
+            // The key bears this name, but nothing here is a primary: a release that got lost, or an agent that
+            // forgot. Waiting for it to expire would only cost time.
+            let successor =
+                plan.memory.yielded.as_ref().filter(|(_, epoch)| *epoch == key.epoch).map(|(member, _)| member.clone());
+            plan.act(Action::ReleaseLease { created: key.created, successor });
+            plan.taken(Step::Leader, "gives back a lease that it does not use")
+        }
+        _ => plan.pass(Step::Leader, "holds no lease"),
+    }
+}
+
+fn serve(plan: &mut Plan<'_>, lease: Lease) -> Flow {
+    let seen = plan.seen;
+    match &seen.local.server {
+        Server::Stopped { .. } => start_again(plan, lease),
+        Server::Dying { .. } => {
+            // Orphans of a dead postmaster may still commit and keep a new one from starting.
+            plan.memory.down_since.get_or_insert(seen.now);
+            plan.begin(OperationKind::Stop { mode: StopMode::Kill });
+            plan.taken(Step::Leader, "the postmaster is gone: kills what is left of it")
+        }
+        Server::Running { guarded: false, .. } => release(plan, lease, "the server was not started by the guard"),
+        Server::Running { answer: Answer::Starting, .. } => wait_for_server(plan, lease, "the server is starting"),
+        Server::Running { answer: Answer::Silent { .. }, .. } => {
+            wait_for_server(plan, lease, "the server does not answer")
+        }
+        Server::Running { answer: Answer::Standby(_), .. } => promote(plan, lease),
+        Server::Running { answer: Answer::Primary(status), .. } => keep(plan, lease, status),
+    }
+}
+
+/// The server of the holder is down: it comes back in place, on the same timeline, under the same lease.
+fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    let was_primary = match &seen.local.directory {
+        Directory::Incomplete { .. } => plan.memory.made_here,
+        Directory::Database(database) => {
+            matches!(database.state, ControlState::InProduction | ControlState::ShutDown)
+                || plan.memory.reign == Some(lease.epoch)
+        }
+        _ => false,
+    };
+    if !was_primary {
+        return release(plan, lease, "the server stopped before it was promoted");
+    }
+    let new_cluster = matches!(seen.local.directory, Directory::Incomplete { .. });
+    let down_since = *plan.memory.down_since.get_or_insert(seen.now);
+    let down_for = seen.now.since(down_since);
+    if down_for >= settings.primary_start_timeout && !new_cluster && !seen.orders.restart {
+        return release(
+            plan,
+            lease,
+            format!(
+                "the server is down for {} s, primary_start_timeout is {} s",
+                down_for.as_secs(),
+                settings.primary_start_timeout.as_secs()
+            ),
+        );
+    }
+    if !seen.guard.armed && !settings.paused {
+        plan.wake_after(CHANGE_POLL);
+        return plan.blocked(Step::Leader, "waits for the guard to be armed before it starts the server");
+    }
+    plan.begin(OperationKind::StartPrimary { epoch: lease.epoch });
+    plan.taken(Step::Leader, format!("starts the server as primary in {}", lease.epoch))
+}
+
+fn wait_for_server(plan: &mut Plan<'_>, lease: Lease, what: &str) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    let since = match &seen.local.server {
+        Server::Running { answer: Answer::Silent { since }, .. } => *since,
+        Server::Running { since, .. } => *plan.memory.down_since.get_or_insert(*since),
+        _ => seen.now,
+    };
+    let waited = seen.now.since(since);
+    if waited >= settings.primary_start_timeout && !settings.primary_start_timeout.is_zero() {
+        plan.memory.down_since.get_or_insert(since);
+        plan.begin(OperationKind::Stop { mode: StopMode::Kill });
+        return plan.taken(Step::Leader, format!("{what} for {} s: kills it and hands over", waited.as_secs()));
+    }
+    plan.wake_after(CHANGE_POLL);
+    plan.blocked(Step::Leader, format!("{what} for {} ms; the lease of {} is kept", waited.as_millis(), lease.epoch))
+}
+
+fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
+    let seen = plan.seen;
+    let failed = seen.finished.as_ref().and_then(|finished| match (&finished.kind, &finished.outcome) {
+        (OperationKind::Promote { epoch, .. }, Outcome::Failed(why)) if *epoch == lease.epoch => Some(why.clone()),
+        _ => None,
+    });
+    if let Some(why) = failed {
+        return release(plan, lease, format!("the promotion failed: {why}"));
+    }
+    if !seen.guard.armed && !plan.settings.paused {
+        plan.wake_after(CHANGE_POLL);
+        return plan.blocked(Step::Leader, "waits for the guard to be armed before it promotes");
+    }
+    let timeline = plan.memory.reserved.or(seen.store.cluster.reserved.map(|reservation| reservation.timeline));
+    let Some(timeline) = timeline else {
+        return release(plan, lease, "no timeline number is reserved for a promotion");
+    };
+    plan.begin(OperationKind::Promote { epoch: lease.epoch, timeline, proven: plan.memory.handed_over });
+    plan.taken(Step::Leader, format!("promotes the server in {} to timeline {timeline}", lease.epoch))
+}
+
+/// All is as it should be: publish, keep slots, serve requests.
+fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
+    let seen = plan.seen;
+    let cluster = &seen.store.cluster;
+    plan.memory.reign = Some(lease.epoch);
+    plan.memory.down_since = None;
+    plan.memory.handed_over = false;
+    if let Directory::Incomplete { work: Work::Bootstrap } = seen.local.directory {
+        plan.begin(OperationKind::FinishBootstrap { epoch: lease.epoch });
+        return plan.taken(Step::Leader, "makes the roles of the new cluster");
+    }
+    if let Some(database) = seen.database()
+        && !matches!(cluster.initialize, Initialize::Done(_))
+    {
+        plan.act(Action::RecordInitialize { system_id: database.system_id, epoch: lease.epoch });
+    }
+    plan.act(Action::PublishPosition { position: status.position });
+    if cluster.history.as_ref() != Some(&status.history) {
+        plan.act(Action::PublishHistory { history: status.history.clone() });
+    }
+    plan.act(Action::SetSlots { members: seen.other_members().cloned().collect::<Vec<MemberName>>() });
+    if let Some(request) = &cluster.failover
+        && request.candidate.as_ref() == Some(&seen.me)
+        && (request.handed_over || request.leader.as_ref() != Some(&seen.me))
+    {
+        plan.act(Action::ClearFailover { revision: request.revision, why: "the candidate leads".to_owned() });
+    } else if cluster.failover.is_some() && switchover::begin(plan, lease) == Flow::Settled {
+        return Flow::Settled;
+    }
+    plan.taken(
+        Step::Leader,
+        format!("the server is the primary in {} on timeline {}", lease.epoch, status.history.timeline()),
+    )
+}
+
+/// Gives the lease back, after the server has been stopped if one runs.
+pub(crate) fn release(plan: &mut Plan<'_>, lease: Lease, why: impl Into<String>) -> Flow {
+    let seen = plan.seen;
+    let why = why.into();
+    if seen.may_be_primary(&plan.memory, plan.settings) {
+        plan.renew = false;
+        plan.begin(OperationKind::Stop { mode: StopMode::Fast });
+        return plan.taken(Step::Leader, format!("{why}: stops the server, then gives the lease back"));
+    }
+    plan.memory.handover = None;
+    plan.memory.failures.count += 1;
+    // Whoever gave a lease back because of its own server lets the others go first.
+    plan.memory.failures.not_before = seen.now + plan.settings.ttl;
+    plan.act(Action::ReleaseLease { created: lease.created, successor: None });
+    plan.taken(Step::Leader, format!("{why}: gives the lease back"))
+}
+
+/// The timeline number that an acquisition reserves: above every one that was given out and above the own one.
+pub(crate) fn next_timeline(plan: &Plan<'_>) -> TimelineId {
+    let own = plan.seen.position().map_or(TimelineId(0), |(history, _)| history.timeline());
+    let cluster = &plan.seen.store.cluster;
+    let published = cluster.history.as_ref().map_or(TimelineId(0), pgbaton_types::TimelineHistory::timeline);
+    if plan.settings.bugs.has(crate::bugs::Bug::Patroni890) {
+        return own.next();
+    }
+    let reserved = cluster.reserved.map_or(TimelineId(0), |reservation| reservation.timeline);
+    own.max(published).max(reserved).next()
+}

@@ -1,0 +1,34 @@
+//! An operation is under way: it is waited for, or given up when what it was begun for is gone.
+
+use crate::decision::{Action, OperationKind};
+use crate::plan::{Flow, Plan};
+use crate::report::Step;
+
+pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
+    let seen = plan.seen;
+    let Some(operation) = &seen.operation else {
+        return plan.pass(Step::Operation, "nothing is under way");
+    };
+    if let OperationKind::Clone { from, epoch } | OperationKind::Rewind { from, epoch } = &operation.kind {
+        let leads =
+            seen.store.cluster.leader.as_ref().is_some_and(|leader| leader.member == *from && leader.epoch == *epoch);
+        if !leads && seen.view_is_fresh(plan.settings) {
+            plan.act(Action::CancelOperation);
+            return plan.taken(Step::Operation, format!("{}: given up, {from} does not lead any more", operation.kind));
+        }
+        if seen.orders.terminate {
+            plan.act(Action::CancelOperation);
+            return plan.taken(Step::Operation, format!("{}: given up, the agent ends", operation.kind));
+        }
+    }
+    if let OperationKind::StartPrimary { epoch }
+    | OperationKind::Promote { epoch, .. }
+    | OperationKind::FinishBootstrap { epoch } = operation.kind
+        && seen.valid_lease(plan.settings).is_none_or(|lease| lease.epoch != epoch)
+    {
+        plan.begin(OperationKind::Stop { mode: crate::decision::StopMode::Kill });
+        return plan.taken(Step::Operation, format!("{}: the lease is lost", operation.kind));
+    }
+    let seconds = seen.now.since(operation.since).as_secs();
+    plan.blocked(Step::Operation, format!("{} is under way for {seconds} s", operation.kind))
+}

@@ -1,0 +1,235 @@
+//! Nobody holds the lease: the members are asked for their positions, and the most advanced of those that can be
+//! reached takes it. Nobody waits for the former holder, and for no one longer than [`ASK_TIME`].
+
+use std::time::Duration;
+
+use pgbaton_types::{BootTime, MemberName, TimelineId};
+
+use crate::bugs::Bug;
+use crate::decision::Action;
+use crate::election::{Candidate, better_than};
+use crate::facts::vote_position;
+use crate::memory::Race;
+use crate::observation::{
+    ControlState, Directory, FailoverRequest, Initialize, Observation, Server, StandbyStatus, Work,
+};
+use crate::plan::{Flow, Plan};
+use crate::report::Step;
+use crate::settings::Settings;
+use crate::steps::leader::next_timeline;
+use crate::steps::switchover::handed_to_me;
+use crate::steps::{bootstrap, follower};
+
+/// How long the members may take to say how far they are. Who has not answered by then is absent.
+const ASK_TIME: Duration = Duration::from_millis(300);
+/// How long the others leave the lease to a candidate that it was given to.
+const GRACE_FOR_SUCCESSOR: Duration = Duration::from_secs(2);
+
+pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    if seen.store.cluster.leader.is_some() {
+        return plan.pass(Step::Race, "somebody holds the lease");
+    }
+    if !seen.view_is_fresh(settings) {
+        let why = seen.store_silence();
+        // The server may come up all the same: as a standby it harms nobody.
+        if follower::start_without_leader(plan) == Flow::Settled {
+            return Flow::Settled;
+        }
+        return plan.blocked(Step::Race, why);
+    }
+    match &seen.local.directory {
+        Directory::Empty | Directory::Incomplete { work: Work::Bootstrap } => return bootstrap::step(plan),
+        _ => {}
+    }
+    if !matches!(seen.local.server, Server::Running { .. }) {
+        return follower::without_leader(plan);
+    }
+    if let Some(why) = plan.unfit.clone().filter(|_| !manual(seen)) {
+        plan.memory.race = None;
+        return plan.blocked(Step::Race, format!("does not lead: {why}"));
+    }
+    let Some(standby) = seen.standby() else {
+        return plan.blocked(Step::Race, "does not lead: its server is not a standby that answers");
+    };
+    if let Some(why) = no_history(plan) {
+        return plan.blocked(Step::Race, why);
+    }
+    run(plan, standby)
+}
+
+/// An operator named this member in a manual failover, and so took the loss upon himself.
+fn manual(seen: &Observation) -> bool {
+    let named = seen
+        .store
+        .cluster
+        .failover
+        .as_ref()
+        .is_some_and(|request| request.candidate.as_ref() == Some(&seen.me) && request.leader.is_none());
+    named
+        && seen.standby().is_some()
+        && seen.guard.alive
+        && matches!(seen.local.server, Server::Running { guarded: true, .. })
+}
+
+fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
+    let (settings, seen) = (plan.settings, plan.seen);
+    if handed_to_me(seen) {
+        plan.memory.handed_over = true;
+        return acquire(plan, "the former holder gave it to this member, which holds everything");
+    }
+    plan.memory.handed_over = false;
+    if seen.now < plan.memory.failures.not_before {
+        plan.wake_at_latest(plan.memory.failures.not_before);
+        return plan.blocked(Step::Race, "gave the lease back because of its own server: lets others go first");
+    }
+    let race = plan.memory.race.get_or_insert(Race { since: seen.now, asked: BootTime::default() }).clone();
+    if let Some(why) = wait_for_named(seen, &race) {
+        plan.wake_at_latest(race.since + GRACE_FOR_SUCCESSOR);
+        return plan.blocked(Step::Race, why);
+    }
+    if manual(seen) {
+        return acquire(plan, "an operator asked for this member");
+    }
+    if race.asked < race.since {
+        return ask(plan);
+    }
+    let former = plan.memory.last_holder.clone();
+    let awaited = |name: &&MemberName| Some(*name) != former.as_ref() && seen.peer_since(name, race.asked).is_none();
+    if seen.now.since(race.asked) < ASK_TIME && seen.other_members().any(|name| awaited(&name)) {
+        plan.wake_at_latest(race.asked + ASK_TIME);
+        return plan.blocked(Step::Race, "waits for the members to say how far they are");
+    }
+    let answers: Vec<_> = seen
+        .other_members()
+        .filter_map(|name| seen.peer_since(name, race.asked).map(|answer| (name, answer)))
+        .collect();
+    if let Some((name, _)) = answers.iter().find(|(_, answer)| answer.primary)
+        && !settings.bugs.has(Bug::Patroni2773)
+    {
+        let why = format!("{name} still runs as a primary");
+        return look_again(plan, why);
+    }
+    let others: Vec<Candidate> = answers
+        .iter()
+        .filter(|(_, answer)| answer.unfit.is_none() || settings.bugs.has(Bug::Patroni1054))
+        .filter_map(|(name, answer)| {
+            let history = answer.history.clone()?;
+            Some(Candidate { member: (*name).clone(), history, position: answer.position, priority: answer.priority })
+        })
+        .collect();
+    let own = Candidate {
+        member: seen.me.clone(),
+        history: standby.history.clone(),
+        position: vote_position(settings, standby),
+        priority: settings.failover_priority,
+    };
+    if let Some(better) = better_than(&own, &others, settings.bugs) {
+        let why = format!(
+            "{} goes first: it has received up to {}, this member up to {}",
+            better.member, better.position, own.position
+        );
+        return look_again(plan, why);
+    }
+    acquire(plan, format!("the most advanced of {} that answered, at {}", others.len() + 1, own.position))
+}
+
+fn ask(plan: &mut Plan<'_>) -> Flow {
+    let now = plan.seen.now;
+    if let Some(race) = &mut plan.memory.race {
+        race.asked = now;
+    }
+    let members: Vec<MemberName> = plan.seen.other_members().cloned().collect();
+    if !members.is_empty() {
+        plan.act(Action::AskPeers { members });
+    }
+    plan.wake_after(if plan.seen.other_members().next().is_none() { Duration::ZERO } else { ASK_TIME });
+    plan.taken(Step::Race, "nobody holds the lease: asks the members how far they are")
+}
+
+/// Whoever goes first may fail to: the question is asked anew after a while.
+fn look_again(plan: &mut Plan<'_>, why: String) -> Flow {
+    let (settings, now) = (plan.settings, plan.seen.now);
+    if let Some(race) = &mut plan.memory.race
+        && now.since(race.asked) >= settings.loop_wait
+    {
+        race.since = now;
+    }
+    plan.blocked(Step::Race, why)
+}
+
+fn wait_for_named(seen: &Observation, race: &Race) -> Option<String> {
+    let FailoverRequest { candidate: Some(candidate), due: None, .. } = seen.store.cluster.failover.as_ref()? else {
+        return None;
+    };
+    let waits = *candidate != seen.me
+        && seen.now.since(race.since) < GRACE_FOR_SUCCESSOR
+        && seen.store.cluster.members.contains_key(candidate);
+    waits.then(|| format!("leaves the lease to {candidate}, whom the switchover names"))
+}
+
+fn acquire(plan: &mut Plan<'_>, why: impl Into<String>) -> Flow {
+    let reserve = next_timeline(plan);
+    plan.memory.reserved = Some(reserve);
+    plan.memory.race = None;
+    plan.memory.yielded = None;
+    plan.act(Action::AcquireLease {
+        reserve,
+        reservation_seen: plan.seen.store.cluster.reserved.map(|reservation| reservation.revision),
+        ttl: plan.settings.ttl,
+    });
+    plan.taken(Step::Race, why)
+}
+
+/// A paused primary whose key vanished takes it again, on the same timeline: the reservation shows that nobody else
+/// has led since.
+pub(crate) fn acquire_for_running_primary(seen: &Observation, settings: &Settings) -> Option<Action> {
+    let reservation = seen.store.cluster.reserved?;
+    let timeline: TimelineId = seen.primary()?.history.timeline();
+    (reservation.timeline == timeline).then_some(Action::AcquireLease {
+        reserve: timeline,
+        reservation_seen: Some(reservation.revision),
+        ttl: settings.ttl,
+    })
+}
+
+/// A store that does not know this cluster says nothing about who leads: it makes a server with data a primary only when
+/// every listed host was heard and none can be one.
+fn no_history(plan: &Plan<'_>) -> Option<String> {
+    let seen = plan.seen;
+    match seen.store.cluster.initialize {
+        Initialize::Done(_) => return None,
+        Initialize::UnderWay { .. } => return Some("a member is making the cluster right now".to_owned()),
+        Initialize::Absent => {}
+    }
+    let own = seen.database()?.system_id;
+    if seen.store.listed.is_empty() {
+        let was_standby = !matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown));
+        return was_standby.then(|| {
+            "the store does not know this cluster, it has no other voter, and the data was a standby's: a newer primary may \
+             exist elsewhere"
+                .to_owned()
+        });
+    }
+    for listed in &seen.store.listed {
+        let address = &listed.address;
+        let Some(host) = &listed.host else {
+            return Some(format!(
+                "the store does not know this cluster, and {address} does not say whether a primary runs there"
+            ));
+        };
+        if host.system_id.is_some_and(|system_id| system_id != own) {
+            return Some(format!("the store does not know this cluster, and {address} holds the data of another one"));
+        }
+        if host.primary_may_run {
+            return Some(format!("the store does not know this cluster, and a primary may run at {address}"));
+        }
+        if !host.lease_left.is_zero() {
+            return Some(format!(
+                "the store does not know this cluster; a lease known to {address} runs for {} s more",
+                host.lease_left.as_secs()
+            ));
+        }
+    }
+    None
+}
