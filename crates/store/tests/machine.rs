@@ -1,5 +1,4 @@
 //! Properties of the machine.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

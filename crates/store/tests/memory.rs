@@ -1,5 +1,4 @@
 //! The memory store against the suite that every store must pass.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -1,0 +1,127 @@
+use std::fmt;
+use std::net::SocketAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Rounds of PBKDF2-HMAC-SHA256 (RFC 8018). Done once when a store opens; it makes guessing from a recorded handshake
+/// costly without delaying the start by more than some tens of milliseconds.
+const DERIVE_ROUNDS: u32 = 20_000;
+
+/// The salt: fixed, because both ends must get the same key from the password alone.
+const DERIVE_SALT: &[u8] = b"pgbaton peer key 1";
+
+/// Bytes of a nonce, a key and a proof.
+pub(crate) const KEY_BYTES: usize = 32;
+
+/// What both ends of a connection share: a key made of the password, or nothing.
+#[derive(Clone)]
+pub struct PeerKey(Option<[u8; KEY_BYTES]>);
+
+impl fmt::Debug for PeerKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "PeerKey(from a password)" } else { "PeerKey(none)" })
+    }
+}
+
+/// The configuration would let anybody in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{address} is beyond this host, and no password is set: anybody who reaches that port could take part in the store. \
+     Add `password: ...` to the section `raft`, the same on every member"
+)]
+pub struct SecurityError {
+    /// The address that is not a loopback address.
+    pub address: SocketAddr,
+}
+
+/// Without a password only loopback addresses are allowed.
+///
+/// # Errors
+/// Names the first address that is not one.
+pub fn require_password(password: Option<&str>, addresses: &[SocketAddr]) -> Result<(), SecurityError> {
+    if password.is_some_and(|password| !password.is_empty()) {
+        return Ok(());
+    }
+    match addresses.iter().find(|address| !is_loopback(address)) {
+        Some(address) => Err(SecurityError { address: *address }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+impl PeerKey {
+    /// The key for this password; an empty one counts as none.
+    pub fn derive(password: Option<&str>) -> Self {
+        let Some(password) = password.filter(|password| !password.is_empty()) else { return Self(None) };
+        let mut block = hmac(password.as_bytes(), &[DERIVE_SALT, &1_u32.to_be_bytes()]);
+        let mut key = block;
+        for _ in 1..DERIVE_ROUNDS {
+            block = hmac(password.as_bytes(), &[&block]);
+            key.iter_mut().zip(block).for_each(|(key, block)| *key ^= block);
+        }
+        Self(Some(key))
+    }
+
+    /// Whether there is a password.
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// A value that only a holder of the key can make for these nonces and this purpose. Without a password everybody
+    /// can; the frames are still counted and checksummed by it.
+    pub(crate) fn proof(&self, purpose: &str, client: &[u8], server: &[u8]) -> [u8; KEY_BYTES] {
+        hmac(self.0.as_ref().map_or(&[], |key| key.as_slice()), &[purpose.as_bytes(), client, server])
+    }
+}
+
+/// HMAC-SHA256 over the parts, one after the other.
+pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
+    let mut mac = keyed(key);
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+/// Whether `tag` is the beginning of the HMAC over the parts, compared in constant time.
+pub(crate) fn verify(key: &[u8], parts: &[&[u8]], tag: &[u8]) -> bool {
+    let mut mac = keyed(key);
+    for part in parts {
+        mac.update(part);
+    }
+    mac.verify_truncated_left(tag).is_ok()
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hmac_is_the_standard_one() {
+        // RFC 4231, test case 2.
+        let expected = [
+            0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24, 0x26, 0x08, 0x95, 0x75, 0xc7, 0x5a, 0x00,
+            0x3f, 0x08, 0x9d, 0x27, 0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43,
+        ];
+        assert_eq!(hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]), expected);
+    }
+
+    #[test]
+    fn beyond_loopback_a_password_is_wanted() {
+        let near = "127.0.0.1:1".parse().unwrap();
+        let near6 = "[::1]:1".parse().unwrap();
+        let far = "10.0.0.1:1".parse().unwrap();
+        assert!(require_password(None, &[near, near6]).is_ok());
+        assert_eq!(require_password(None, &[near, far]).unwrap_err().address, far);
+        assert!(require_password(Some(""), &[far]).is_err());
+        assert!(require_password(Some("secret"), &[far]).is_ok());
+    }
+}
