@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,8 @@ impl MemberName {
             match character {
                 'a'..='z' | '0'..='9' | '_' => slot.push(character),
                 '-' | '.' | ' ' => slot.push('_'),
-                other => slot.push_str(&format!("u{:04}", u32::from(other))),
+                // Writing to a `String` cannot fail.
+                other => write!(slot, "u{:04}", u32::from(other)).unwrap_or_default(),
             }
         }
         slot.truncate(Self::LENGTH_MAX);

@@ -90,7 +90,6 @@ fn incomplete(plan: &mut Plan<'_>, work: Work) -> Flow {
 }
 
 fn running(plan: &mut Plan<'_>, leader: &LeaderKey, standby: &StandbyStatus) -> Flow {
-    let seen = plan.seen;
     plan.memory.failures = crate::memory::Failures::default();
     plan.memory.made_here = false;
     let up = leader_is_up(plan, leader);
