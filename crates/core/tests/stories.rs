@@ -2,6 +2,8 @@
 //!
 //! `UPDATE=1 cargo nextest run -p pgbaton-core --test stories` rewrites the expected blocks; the diff is the review.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,7 @@ impl MemberName {
             match character {
                 'a'..='z' | '0'..='9' | '_' => slot.push(character),
                 '-' | '.' | ' ' => slot.push('_'),
-                // Writing to a `String` cannot fail.
-                other => write!(slot, "u{:04}", u32::from(other)).unwrap_or_default(),
+                other => slot.push_str(&format!("u{:04}", u32::from(other))),
             }
         }
         slot.truncate(Self::LENGTH_MAX);

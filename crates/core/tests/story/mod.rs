@@ -288,7 +288,7 @@ fn checkpoint() -> ShutdownCheckpoint {
         start: Lsn(0x3000),
         end: Lsn(0x3078),
         previous: Lsn(0x2FC0),
-        crc: 0xC0FFEE,
+        crc: 0x00C0_FFEE,
     }
 }
 
