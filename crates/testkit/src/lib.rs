@@ -1,1 +1,31 @@
-//! Nothing yet.
+//! What tests, the demo and the bench need around a cluster: ports, directories, users, processes that end with their
+//! owner, hosts that can be lost, and a writer that knows which of its rows were acknowledged.
+//!
+//! Everything that is taken here is given back when its value is dropped, also after a panic: ports, directories,
+//! processes, namespaces. Nothing here decides about a cluster, and nothing here is part of an agent.
+//!
+//! ```text
+//! Network ── namespace per host, bridge, links that can be cut
+//!    └─ Host ── one process tree below a sub-reaper: killed as a whole
+//!         └─ processes: agent, guard, PostgreSQL, etcd ...
+//! Writer ── commits to whichever server accepts it, remembers what was acknowledged
+//! ```
+
+pub mod clock;
+pub mod dirs;
+pub mod host;
+pub mod netns;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod user;
+pub mod wait;
+pub mod writer;
+
+pub use dirs::TempDir;
+pub use host::{Host, HostProgram};
+pub use netns::Network;
+pub use ports::PortLease;
+pub use process::{Launch, Process};
+pub use user::OsUser;
+pub use writer::Writer;
