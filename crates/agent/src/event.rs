@@ -1,0 +1,101 @@
+//! What the loop wakes for. Nothing else changes what it remembers.
+
+use pgbaton_core::observation::{Outcome, PeerAnswer};
+use pgbaton_core::{Decision, Observation};
+use pgbaton_types::{MemberName, ShutdownCheckpoint};
+use tokio::sync::oneshot;
+
+/// Something that happened. The loop looks at everything anew at each event; an event only says that there is a reason to, or brings
+/// what cannot be looked up.
+#[derive(Debug)]
+pub enum Event {
+    /// The keys of the cluster changed, or were read anew.
+    StoreChanged,
+    /// The lease was renewed or lost.
+    LeaseChanged,
+    /// The guard said that the postmaster ended or that no process is left.
+    ServerChanged,
+    /// The guard is gone.
+    GuardLost,
+    /// The operation with this number ended.
+    OperationFinished {
+        /// Its number.
+        id: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// A member answered.
+    PeerAnswered {
+        /// Who.
+        member: MemberName,
+        /// What; the parts that were not asked for are as they were.
+        answer: Box<PeerUpdate>,
+    },
+    /// An operator asks something of this member.
+    Order {
+        /// What.
+        order: Order,
+        /// For its outcome.
+        reply: oneshot::Sender<OrderReply>,
+    },
+    /// A member asks how far this one is: answered with what the next decision saw.
+    AskedPosition {
+        /// For the answer.
+        reply: oneshot::Sender<Position>,
+    },
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP: the own configuration may have changed.
+    Reload,
+}
+
+/// The part of a peer's answer that came.
+#[derive(Debug)]
+pub enum PeerUpdate {
+    /// Its position, as it was asked for.
+    Position(PeerAnswer),
+    /// It made itself ready, or could not, with the position at that moment.
+    Prepared(PeerAnswer),
+    /// Whether it holds a shutdown checkpoint.
+    Proof {
+        /// The record.
+        checkpoint: ShutdownCheckpoint,
+        /// Whether it holds it.
+        holds: bool,
+    },
+}
+
+/// What a fresh look gave.
+#[derive(Debug, Clone)]
+pub struct Position {
+    /// The observation.
+    pub observation: std::sync::Arc<Observation>,
+    /// What was decided on it, for [`Decision::unfit`].
+    pub decision: std::sync::Arc<Decision>,
+    /// Breaks ties.
+    pub priority: u32,
+    /// The epoch for whose handover this member made itself ready.
+    pub prepared: Option<pgbaton_types::Epoch>,
+}
+
+/// What an operator may ask of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Restart the server. The reply comes when it is up again.
+    Restart,
+    /// Put the data away and clone anew. The reply comes at once.
+    Reinitialize,
+    /// Read the own configuration again. The reply comes when that is done.
+    Reload,
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderReply {
+    /// It is done, or, for a new clone, begun.
+    Done,
+    /// It cannot be done, and nothing was changed.
+    Refused(String),
+    /// It was tried and failed.
+    Failed(String),
+}
