@@ -1,5 +1,7 @@
 //! A host is killed as a whole, with what tried to get away from it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::time::Duration;
 
 use pgbaton_testkit::{Host, HostProgram, Launch, OsUser, TempDir, host::HostError, wait};

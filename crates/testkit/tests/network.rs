@@ -1,6 +1,8 @@
 //! Hosts in namespaces, and links that are cut. Without root there are no namespaces: then the tests show that the
 //! refusal is understood.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

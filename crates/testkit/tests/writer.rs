@@ -1,5 +1,7 @@
 //! The writer against real servers: what it calls acknowledged is there, and it follows a promotion.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;

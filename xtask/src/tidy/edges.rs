@@ -6,7 +6,7 @@ use crate::run::{self, Outcome, failure};
 
 /// Every package of the workspace with those of ours that it may depend on. A new edge is a decision about the
 /// architecture: it is made in ARCHITECTURE.md and then here.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("pgbaton-types", &[]),
     ("pgbaton-sys", &[]),
     ("pgbaton-net", &[]),
@@ -20,7 +20,9 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("pgbaton-agent", &LIBRARIES),
     ("pgbaton", &EVERYTHING),
     ("pgbaton-testkit", &["pgbaton-api", "pgbaton-types", "pgbaton-sys", "pgbaton-postgres", "pgbaton-config"]),
-    ("pgbaton-sim", &["pgbaton-core", "pgbaton-store", "pgbaton-types"]),
+    ("pgbaton-sim", &["pgbaton-core", "pgbaton-core-bugs", "pgbaton-store", "pgbaton-types"]),
+    // The core's sources with known bugs as switches: for the simulator, and for nobody who ships.
+    ("pgbaton-core-bugs", &["pgbaton-types"]),
     ("xtask", &[]),
     // Written out so that a package of this name is never taken for one without rules.
     ("pgbaton-router", &["pgbaton-api", "pgbaton-net", "pgbaton-sys", "pgbaton-types"]),
@@ -74,6 +76,7 @@ struct Edge {
     to: String,
     only_tests: bool,
     ours: bool,
+    features: Vec<String>,
 }
 
 fn edges(metadata: &Metadata) -> Vec<Edge> {
@@ -83,6 +86,7 @@ fn edges(metadata: &Metadata) -> Vec<Edge> {
         to: dependency.name.clone(),
         only_tests: dependency.kind == DependencyKind::Development,
         ours: dependency.path.is_some(),
+        features: dependency.features.clone(),
     };
     packages
         .flat_map(|package| package.dependencies.iter().map(move |dependency| edge(&package.name, dependency)))
@@ -91,7 +95,7 @@ fn edges(metadata: &Metadata) -> Vec<Edge> {
 
 fn violations(edges: &[Edge]) -> Vec<String> {
     let mut found = Vec::new();
-    for Edge { from, to, only_tests, ours } in edges {
+    for Edge { from, to, only_tests, ours, features } in edges {
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| name == from) else {
             found.push(format!("{from}: unknown package: give it a row in xtask/src/tidy/edges.rs"));
             continue;
@@ -100,6 +104,9 @@ fn violations(edges: &[Edge]) -> Vec<String> {
         let for_tests = *only_tests && to == "pgbaton-testkit";
         if *ours && !for_tests && !allowed.contains(&to.as_str()) {
             found.push(format!("{from}: must not depend on {to}: the table in ARCHITECTURE.md has no such edge"));
+        }
+        if to == "pgbaton-core" && features.iter().any(|feature| feature == "bugs") {
+            found.push(format!("{from}: must not switch on the known bugs of {to}"));
         }
         let forbidden = FORBIDDEN.iter().any(|(name, crates)| name == from && crates.contains(&to.as_str()));
         if forbidden && !only_tests {
@@ -114,7 +121,7 @@ mod tests {
     use super::*;
 
     fn edge(from: &str, to: &str, only_tests: bool, ours: bool) -> Edge {
-        Edge { from: from.into(), to: to.into(), only_tests, ours }
+        Edge { from: from.into(), to: to.into(), only_tests, ours, features: Vec::new() }
     }
 
     #[test]
@@ -143,5 +150,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{message}");
             assert!(found[0].starts_with(message), "{}", found[0]);
         }
+        let bugs = Edge { features: vec!["bugs".into()], ..edge("pgbaton-agent", "pgbaton-core", false, true) };
+        assert_eq!(violations(&[bugs]), ["pgbaton-agent: must not switch on the known bugs of pgbaton-core"]);
     }
 }
