@@ -99,18 +99,15 @@ fn running(plan: &mut Plan<'_>, leader: &LeaderKey, standby: &StandbyStatus) -> 
     if !up {
         return plan.blocked(Step::Follower, format!("waits until {} runs as the primary", leader.member));
     }
-    match rejoin::leader_history(plan, leader) {
-        Some(history) if !plan.settings.paused => {
-            let divergence = history.divergence_of(&standby.history, standby.received);
-            if divergence != Divergence::None {
-                plan.begin(OperationKind::Stop { mode: StopMode::Fast });
-                return plan.taken(
-                    Step::Rejoin,
-                    format!("has received WAL that {} does not have: stops to rejoin", leader.member),
-                );
-            }
-        }
-        _ => rejoin::ask_leader(plan, leader),
+    let Some(history) = rejoin::leader_history(plan, leader) else {
+        rejoin::ask_leader(plan, leader);
+        return plan.blocked(Step::Follower, format!("asks {} for the history of its timeline", leader.member));
+    };
+    let divergence = history.divergence_of(&standby.history, standby.received);
+    if divergence != Divergence::None && !plan.settings.paused {
+        plan.begin(OperationKind::Stop { mode: StopMode::Fast });
+        return plan
+            .taken(Step::Rejoin, format!("has received WAL that {} does not have: stops to rejoin", leader.member));
     }
     if standby.upstream.as_ref() != Some(&leader.member) {
         plan.begin(OperationKind::Follow { upstream: leader.member.clone() });
