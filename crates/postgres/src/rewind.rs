@@ -36,6 +36,9 @@ const FORBIDDEN: [&str; 11] = [
 /// Most segments that are saved before a rewind: what an old primary wrote alone is short, and the disk may be nearly full.
 const SAVED_SEGMENTS_MAX: usize = 64;
 
+/// What `pg_rewind --progress` says right before it changes the first file of the target.
+const BEFORE_FIRST_WRITE: &str = "need to copy";
+
 /// Why there was no rewind.
 #[derive(Debug, thiserror::Error)]
 pub enum RewindError {
@@ -113,7 +116,7 @@ fn end_of_wal(control: &ControlFile) -> Lsn {
 
 /// Rewinds the stopped server to `source`, a primary that has written a checkpoint since its promotion. Afterwards the directory has the
 /// source's configuration files and is started as a standby by [`crate::prepare_start`]. Until the end it counts as incomplete,
-/// and a rewind that failed leaves it so; it can be repeated, or the directory quarantined.
+/// and a rewind that failed after its first write leaves it so; it can be repeated, or the directory quarantined.
 pub async fn rewind(
     spec: &ServerSpec,
     source: &HostPort,
@@ -140,7 +143,20 @@ pub async fn rewind(
         .env("PGPASSFILE", &spec.pgpass)
         .env("PGOPTIONS", "-c statement_timeout=0")
         .deadline(stalled_after);
-    tool.run(|line| on_line(line)).await?;
+    let mut touched = false;
+    let result = tool
+        .run(|line| {
+            touched |= line.contains(BEFORE_FIRST_WRITE);
+            on_line(line);
+        })
+        .await;
+    if let Err(error) = result {
+        if !touched {
+            // An unreachable source must not cost a copy that may be the only one.
+            data_dir::finish(&spec.data_dir)?;
+        }
+        return Err(error.into());
+    }
     // The source is a primary, but its base file and its slots are not ours to judge: only what would promote is removed.
     remove_if_exists(&spec.file("recovery.signal"))?;
     crate::write_standby_signal(&spec.data_dir)?;

@@ -1,0 +1,115 @@
+use std::time::Duration;
+
+use pgbaton_postgres::{
+    LocalClient, Readiness, Recovery, SampledRole, Secret, SqlError, SqlTimeouts, StartAs, wait_ready,
+};
+use pgbaton_sys::Signal;
+use pgbaton_types::TimelineId;
+
+use crate::common::{PATIENCE, Server, scratch, server_test};
+
+server_test! {
+    async fn a_query_that_takes_too_long_is_cancelled_and_the_next_one_works() {
+        let root = scratch();
+        let mut server = Server::primary(root.path(), "a").await;
+        let short = SqlTimeouts { connect: Duration::from_secs(5), query: Duration::from_millis(300) };
+        let mut client = LocalClient::new(&server.spec, short);
+        client.query("SELECT 1").await.unwrap();
+        // Beyond statement_timeout, so that only our own deadline and its cancel request can end it.
+        let result = client.query("SET statement_timeout = 0; SELECT pg_sleep(600)").await;
+        assert!(matches!(result, Err(SqlError::TimedOut { .. })), "{result:?}");
+        client.query("SELECT 1").await.unwrap();
+        server.wait_for("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()", "0").await;
+        client.execute_within("SELECT pg_sleep(0.5)", PATIENCE).await.unwrap();
+        let refused = client.query("SELECT nonsense").await.unwrap_err();
+        assert_eq!(refused.readiness(), Readiness::Ready);
+        assert_eq!(refused.sqlstate().unwrap().code(), "42703");
+    }
+}
+
+server_test! {
+    async fn a_probe_tells_how_a_server_is() {
+        let root = scratch();
+        let mut server = Server::primary(root.path(), "a").await;
+        assert_eq!(server.client.probe_new_connection().await, Readiness::Ready);
+        let mut stranger = server.spec.clone();
+        stranger.authentication.superuser.password = Some(Secret::new("wrong"));
+        let stranger = LocalClient::new(&stranger, SqlTimeouts::default());
+        assert_eq!(stranger.probe_new_connection().await, Readiness::Refused);
+        server.stop(Signal::INT);
+        assert_eq!(server.client.probe_new_connection().await, Readiness::Absent);
+        let never = wait_ready(&server.client, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(never.last, Readiness::Absent);
+        // A standby without hot standby takes no connections for as long as it is one.
+        server.spawn(StartAs::Standby, &Recovery { upstream: None, overrides: [("hot_standby".to_owned(), "off".to_owned())].into() });
+        let mut seen = server.client.probe_new_connection().await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !matches!(seen, Readiness::Ready | Readiness::Starting) {
+            assert!(tokio::time::Instant::now() < deadline, "neither starting nor ready, but {seen:?}");
+            tokio::task::yield_now().await;
+            seen = server.client.probe_new_connection().await;
+        }
+        wait_ready(&server.client, PATIENCE).await.unwrap();
+        server.kill(Signal::STOP);
+        assert_eq!(server.client.probe_new_connection().await, Readiness::Silent);
+        server.kill(Signal::CONT);
+    }
+}
+
+server_test! {
+    async fn a_sample_shows_both_ends_of_replication() {
+        let root = scratch();
+        let mut primary = Server::primary(root.path(), "node-a").await;
+        let mut standby = Server::standby_of(root.path(), "node-b", &mut primary).await;
+        primary.wait_for("SELECT state FROM pg_stat_replication", "streaming").await;
+        let sample = primary.client.sample().await.unwrap();
+        let SampledRole::Primary { timeline, flushed, .. } = sample.role else { panic!("{sample:?}") };
+        assert_eq!(timeline, TimelineId(1));
+        assert_eq!((sample.version / 10_000, sample.system_id), (15, primary.control().system_id));
+        let row = &sample.replication[0];
+        assert_eq!((row.application_name.as_str(), row.sync_state.as_str()), ("node-b", "async"));
+        assert_eq!(row.client_address, Some("127.0.0.1".parse().unwrap()));
+        let slot = &sample.slots[0];
+        assert!(slot.name == "node_b" && slot.physical && slot.active && slot.restart.is_some(), "{slot:?}");
+        standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{flushed}'"), "t").await;
+        let below = standby.client.sample().await.unwrap();
+        assert!(below.in_recovery() && below.position() >= flushed, "{below:?}");
+        let receiver = below.receiver().unwrap();
+        assert!(receiver.streams_from(&primary.spec.connect_address), "{receiver:?}");
+        assert_eq!(receiver.timeline, Some(TimelineId(1)));
+        // After a restart without an upstream the received position alone would be too low.
+        standby.stop(Signal::INT);
+        standby.start(StartAs::Standby, &Recovery::default()).await;
+        let alone = standby.client.sample().await.unwrap();
+        assert!(alone.position() >= flushed && alone.receiver().is_none(), "{alone:?}");
+        assert_ne!(alone.postmaster_started, below.postmaster_started);
+    }
+}
+
+server_test! {
+    async fn slots_are_made_once_and_dropped_unless_in_use() {
+        let root = scratch();
+        let mut primary = Server::primary(root.path(), "a").await;
+        let members = ["b".parse().unwrap(), "node-c.1".parse().unwrap()];
+        assert_eq!(primary.client.ensure_slots(&members).await.unwrap(), ["b", "node_c_1"]);
+        assert_eq!(primary.client.ensure_slots(&members).await.unwrap(), Vec::<String>::new());
+        assert_eq!(primary.sql("SELECT count(restart_lsn) FROM pg_replication_slots").await, "2");
+        let _standby = Server::standby_of(root.path(), "b", &mut primary).await;
+        assert!(!primary.client.drop_slot("b").await.unwrap(), "a slot in use was dropped");
+        assert!(primary.client.drop_slot("node_c_1").await.unwrap());
+        assert!(!primary.client.drop_slot("node_c_1").await.unwrap());
+    }
+}
+
+server_test! {
+    async fn settings_that_wait_for_a_restart_are_named() {
+        let root = scratch();
+        let mut server = Server::primary(root.path(), "a").await;
+        assert_eq!(server.client.pending_restart().await.unwrap(), Vec::<String>::new());
+        server.spec.parameters.insert("shared_buffers".into(), "9MB".into());
+        pgbaton_postgres::write_config(&server.spec, &Recovery::default()).unwrap();
+        server.kill(Signal::HUP);
+        server.wait_for("SELECT string_agg(name, ',') FROM pg_settings WHERE pending_restart", "shared_buffers").await;
+        assert_eq!(server.client.pending_restart().await.unwrap(), ["shared_buffers"]);
+    }
+}
