@@ -1,2 +1,60 @@
-//! The pgbaton binary.
-fn main() {}
+//! The pgbaton binary. Its first word decides what this process is, before any runtime, allocation of note or thread:
+//! the guard must stay tiny.
+//!
+//! ```text
+//! pgbaton agent CONFIG                 checks the configuration, becomes the guard
+//! pgbaton guard CONFIG                 the guard: owns the postmaster, starts the agent
+//! pgbaton agent --under-guard CONFIG   the agent
+//! pgbaton list, switchover, ...        commands that ask members over REST
+//! ```
+
+mod cli;
+mod commands;
+mod roles;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Command, Failure, Out, PgbatonArguments};
+
+fn main() -> ExitCode {
+    if let Some(code) = roles::run_if_asked() {
+        return code;
+    }
+    let arguments = match PgbatonArguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(shown) => {
+            // The text is help or a wrong usage; that nobody reads it is no reason to fail differently.
+            let _ = shown.print();
+            return ExitCode::from(u8::from(shown.use_stderr()));
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                complain(&message);
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
+    let mut out = Out::new();
+    match arguments.command {
+        Command::Agent { config } => Err(roles::become_guard(&config)),
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::because("cannot prepare for network connections", error))?;
+            runtime.block_on(commands::run(arguments, &mut out))
+        }
+    }
+}
+
+/// Writes to standard error.
+#[expect(clippy::print_stderr, reason = "the one place where failures are written")]
+fn complain(message: &str) {
+    eprintln!("{message}");
+}

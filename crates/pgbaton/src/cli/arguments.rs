@@ -1,0 +1,237 @@
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which a terminal shows without markup")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One PostgreSQL cluster, always available: agent, guard and command line.
+#[derive(Debug, Parser)]
+#[command(name = "pgbaton", version, about, max_term_width = 110, disable_help_subcommand = true)]
+pub(crate) struct PgbatonArguments {
+    /// How the cluster is found and results are shown.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// A member's configuration: its REST API is asked first [env: PGBATON_CONFIG_FILE, PATRONICTL_CONFIG_FILE]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+    /// The REST API of any member, such as http://10.0.0.1:8008; several are tried in order [env: PGBATON_URL]
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',')]
+    pub(crate) url: Vec<String>,
+    /// How results are shown
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Pretty)]
+    pub(crate) format: Format,
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Pretty,
+    /// For programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a member: this process becomes the guard, which starts the agent
+    Agent {
+        /// The member's configuration, in Patroni's format
+        config: PathBuf,
+    },
+    /// Show the members of the cluster
+    List(List),
+    /// Show the members as a tree of who streams from whom
+    Topology(Topology),
+    /// Hand the lease over to another member, without losing a commit
+    Switchover(Switchover),
+    /// Make a member the primary although the old one does not answer
+    Failover(Failover),
+    /// Maintenance mode on: nothing is promoted or stopped by itself, and the guards are disarmed
+    Pause(Pause),
+    /// Maintenance mode off
+    Resume(Pause),
+    /// Restart PostgreSQL on members
+    Restart(Restart),
+    /// Throw away a standby's copy and make a new one
+    Reinit(Reinit),
+    /// Show the history of timelines
+    History {
+        /// The cluster's name
+        cluster: Option<String>,
+    },
+    /// Show the dynamic configuration
+    ShowConfig {
+        /// The cluster's name
+        cluster: Option<String>,
+    },
+    /// Change the dynamic configuration
+    EditConfig(EditConfig),
+}
+
+/// `list`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct List {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    /// All columns, also the empty ones
+    #[arg(short, long)]
+    pub(crate) extended: bool,
+    /// The time above the table
+    #[arg(short, long)]
+    pub(crate) timestamp: bool,
+    #[command(flatten)]
+    pub(crate) again: Again,
+}
+
+/// `topology`.
+#[derive(Debug, Args)]
+pub(crate) struct Topology {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) again: Again,
+}
+
+/// Showing something again and again.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Again {
+    /// Again every 2 seconds
+    #[arg(short = 'W')]
+    pub(crate) every_two_seconds: bool,
+    /// Again every so many seconds
+    #[arg(short = 'w', long = "watch", value_name = "SECONDS")]
+    pub(crate) every: Option<f64>,
+}
+
+/// `switchover`.
+#[derive(Debug, Args)]
+pub(crate) struct Switchover {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    /// The member that leads now
+    #[arg(long, alias = "primary", value_name = "MEMBER")]
+    pub(crate) leader: Option<String>,
+    /// The member that shall lead
+    #[arg(long, value_name = "MEMBER")]
+    pub(crate) candidate: Option<String>,
+    /// When, such as 2027-01-31T03:00+01:00; `now` at once
+    #[arg(long, value_name = "TIME")]
+    pub(crate) scheduled: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `failover`.
+#[derive(Debug, Args)]
+pub(crate) struct Failover {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    /// The member that shall lead
+    #[arg(long, value_name = "MEMBER")]
+    pub(crate) candidate: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `pause` and `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    /// Wait until all members have seen it
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `restart`.
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// The cluster's name, then members; without members: all
+    pub(crate) names: Vec<String>,
+    /// Only members of this role
+    #[arg(short, long, value_enum, default_value_t = Role::Any)]
+    pub(crate) role: Role,
+    /// Any one of the members
+    #[arg(long)]
+    pub(crate) any: bool,
+    /// When; only `now` is possible
+    #[arg(long, value_name = "TIME")]
+    pub(crate) scheduled: Option<String>,
+    /// Only where PostgreSQL is older than this
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) pg_version: Option<String>,
+    /// Only where a changed parameter waits for a restart
+    #[arg(long)]
+    pub(crate) pending: bool,
+    /// Seconds that the restart may take before a primary hands over
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Which members a command is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// The holder of the lease.
+    #[value(alias = "primary")]
+    Leader,
+    /// All others.
+    #[value(alias = "standby")]
+    Replica,
+    /// All.
+    Any,
+}
+
+/// `reinit`.
+#[derive(Debug, Args)]
+pub(crate) struct Reinit {
+    /// The cluster's name, then members
+    pub(crate) names: Vec<String>,
+    /// Ask nothing, and give up what the member is doing
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Take the copy from the leader
+    #[arg(long)]
+    pub(crate) from_leader: bool,
+    /// Wait until the new copy runs
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `edit-config`.
+#[derive(Debug, Args)]
+pub(crate) struct EditConfig {
+    /// The cluster's name
+    pub(crate) cluster: Option<String>,
+    /// Do not show what changes
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Set a value, such as loop_wait=2; null removes it
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Set a parameter of PostgreSQL, such as work_mem=8MB
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) pg: Vec<String>,
+    /// Lay a YAML file over the configuration; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) apply: Option<PathBuf>,
+    /// Replace the configuration by a YAML file; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) replace: Option<PathBuf>,
+    /// Ask nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+}

@@ -1,0 +1,22 @@
+//! What all commands share: the command line itself, how members are found, how output is written.
+
+mod arguments;
+mod failure;
+mod members;
+mod out;
+mod prompt;
+mod schedule;
+mod table;
+mod view;
+
+pub(crate) use arguments::{
+    Again, Command, EditConfig, Failover, Format, List, Pause, PgbatonArguments, Reinit, Restart, Role, Switchover,
+    Topology,
+};
+pub(crate) use failure::Failure;
+pub(crate) use members::{Members, body_text};
+pub(crate) use out::Out;
+pub(crate) use prompt::{ask, confirm};
+pub(crate) use schedule::{When, now_text, parse_when};
+pub(crate) use table::{Align, Table};
+pub(crate) use view::{ClusterView, MemberView, Position};

@@ -1,0 +1,37 @@
+//! One module per command that asks a running cluster. They talk to members' REST APIs only.
+
+mod edit_config;
+
+mod hand_over;
+mod history;
+mod list;
+mod pause;
+mod reinit;
+mod restart;
+mod select;
+mod show_config;
+
+use crate::cli::{Command, Failure, Members, Out, PgbatonArguments};
+
+/// Runs one of them.
+pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<(), Failure> {
+    let format = arguments.global.format;
+    let members = Members::new(&arguments.global)?;
+    match arguments.command {
+        Command::List(options) => list::list(&members, &options, format, out).await,
+        Command::Topology(options) => list::topology(&members, &options, format, out).await,
+        Command::Switchover(options) => hand_over::switchover(&members, &options, format, out).await,
+        Command::Failover(options) => hand_over::failover(&members, &options, format, out).await,
+        Command::Pause(options) => pause::run(&members, &options, true, format, out).await,
+        Command::Resume(options) => pause::run(&members, &options, false, format, out).await,
+        Command::Restart(options) => restart::run(&members, &options, format, out).await,
+        Command::Reinit(options) => reinit::run(&members, &options, format, out).await,
+        Command::History { cluster } => history::run(&members, cluster.as_deref(), format, out).await,
+        Command::ShowConfig { cluster } => show_config::run(&members, cluster.as_deref(), format, out).await,
+        Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
+
+        Command::Agent { .. } => {
+            unreachable!("main runs these without a cluster")
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What a member consists of: guard and agent, told apart by the command line.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cli::Failure;
+
+/// The name that all processes have; what follows it tells them apart in `ps`.
+const NAME: &str = "pgbaton";
+
+/// Tells the agent from the command that becomes the guard.
+const UNDER_GUARD: &str = "--under-guard";
+
+/// How long an agent that was told to end may take before everything is killed: a shutdown checkpoint of a large server on a
+/// slow disk takes minutes. A service manager has its own, shorter limit.
+const STOP_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Runs the guard or the agent, if the command line is theirs.
+pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    let first = words.next()?;
+    if first == *"guard" {
+        return Some(guard(&words.next()?));
+    }
+    None
+}
+
+/// Checks the configuration, so that a mistake is shown at once and by this process, then becomes the guard. Returns only
+/// on failure.
+pub(crate) fn become_guard(config: &Path) -> Failure {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    if let Err(error) = pgbaton_config::load(Some(config), &environment) {
+        return Failure::Config(error);
+    }
+    let config = match std::path::absolute(config) {
+        Ok(config) => config,
+        Err(error) => return Failure::because(format!("cannot find {}", config.display()), error),
+    };
+    let words = [OsString::from(NAME), OsString::from("guard"), config.into_os_string()];
+    Failure::because("cannot become the guard", pgbaton_guard::become_guard(&words))
+}
+
+fn guard(config: &OsStr) -> ExitCode {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let arguments = [OsStr::new(NAME), OsStr::new("agent"), OsStr::new(UNDER_GUARD), config];
+    let options = pgbaton_guard::Options {
+        program,
+        arguments: arguments.into_iter().map(OsStr::to_owned).collect(),
+        stop_timeout: STOP_TIMEOUT,
+    };
+    match pgbaton_guard::run(&options) {
+        // The agent has said why.
+        Ok(code) => ExitCode::from(u8::from(code != 0)),
+        Err(error) => {
+            crate::complain(&Failure::because("the guard cannot run", error).message().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
