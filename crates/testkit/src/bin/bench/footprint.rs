@@ -1,0 +1,57 @@
+//! Memory and processor time of one member's agent, its guard included, PostgreSQL and a store's server excluded.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::cluster::Cluster;
+use crate::events::{Event, Sample};
+
+/// Clock ticks of a second in `/proc/PID/stat`: 100 on every Linux (`USER_HZ`, time(7)).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Lets the cluster run for `time`, then measures over the same time.
+pub(crate) fn measure(cluster: &mut Cluster<'_>, time: Duration) -> Outcome<Vec<Sample>> {
+    let standby = (cluster.primary()? + 1) % 3;
+    // waits: the figures are defined after this time, not after a state.
+    std::thread::sleep(time);
+    let before = ticks(&cluster.agent_processes(standby)?)?;
+    // waits: processor time is measured over a stretch of time.
+    std::thread::sleep(time);
+    let processes = cluster.agent_processes(standby)?;
+    // A process that ended meanwhile takes its ticks with it.
+    let percent = (ticks(&processes)? - before).max(0.0) / TICKS_PER_SECOND / time.as_secs_f64().max(1.0) * 100.0;
+    let sample = |unit, value| Sample { event: Event::Footprint, unit, value, lost_rows: None };
+    Ok(vec![
+        sample("KiB PSS", kibibytes(&processes, "Pss:")?),
+        sample("KiB RSS", kibibytes(&processes, "Rss:")?),
+        sample("% CPU", percent),
+    ])
+}
+
+/// User and system time of all processes so far.
+fn ticks(processes: &[i32]) -> Outcome<f64> {
+    let mut sum = 0.0;
+    for pid in processes {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat.rsplit_once(')').ok_or("a stat line without a name")?;
+        // utime and stime are fields 14 and 15; the name in parentheses is field 2 (proc(5)).
+        let values: Vec<f64> =
+            rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        sum += values.iter().sum::<f64>();
+    }
+    Ok(sum)
+}
+
+/// The sum of one line of `smaps_rollup` over all processes.
+fn kibibytes(processes: &[i32], line: &str) -> Outcome<f64> {
+    let mut sum = 0.0;
+    for pid in processes {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
+        let number =
+            value.and_then(|value| value.trim().split(' ').next()).and_then(|number| number.parse::<f64>().ok());
+        sum += number.ok_or_else(|| format!("no {line} of process {pid}"))?;
+    }
+    Ok(sum)
+}
