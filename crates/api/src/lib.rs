@@ -28,9 +28,9 @@ pub use peer::{
 pub use reply::{Handover, Reply};
 pub use requests::{ReinitializeRequest, RestartFilters, RestartRequest, RoleFilter, SwitchoverRequest, TargetView};
 pub use schedule::{iso, iso_loose, parse_schedule};
-pub use state::{PostgresState, Role};
+pub use state::{PostgresState, Role, UnknownWord};
 pub use status::{Program, ReplicationRow, StatusDocument, Xlog};
-pub use values::{Unit, parse_bool, parse_integer, parse_version};
+pub use values::{Unit, VersionError, parse_bool, parse_integer, parse_version};
 
 /// The Patroni release whose interface this is. Published as the member's `version`: other members and tools choose
 /// record formats by it, and from 4.0.0 on they are those that are written here.

@@ -9,7 +9,7 @@ use crate::document::{Kind, Node};
 use crate::merge::merge_patch;
 use crate::section::{Section, ToolOption};
 use crate::timing::Timing;
-use crate::{keys, promises};
+use crate::{effective, keys, promises};
 
 /// The configuration that all members share: the store's `config` key. The document is kept as it is, with keys that
 /// nobody here knows; the rest is what the known keys mean.
@@ -139,6 +139,9 @@ impl DynamicConfig {
 
     /// This configuration with a patch laid over it as `PATCH /config` does; none when nothing changes.
     ///
+    /// What was wrong before the patch and still is does not forbid it: a cluster must be paused also when its
+    /// document holds a key of long ago.
+    ///
     /// # Errors
     /// All findings that forbid the result.
     pub fn patched(&self, patch: &Map<String, Value>) -> Result<Option<Self>, Vec<Diagnostic>> {
@@ -146,7 +149,11 @@ impl DynamicConfig {
         if !merge_patch(&mut document, patch) {
             return Ok(None);
         }
-        Self::validate(document).map(|(config, _)| Some(config))
+        let (_, before) = Self::read(self.document.clone());
+        let (config, after) = Self::read(document);
+        let errors: Vec<_> =
+            after.into_iter().filter(|finding| finding.is_error() && !before.contains(finding)).collect();
+        if errors.is_empty() { Ok(Some(config)) } else { Err(errors) }
     }
 
     /// Reads the document at `path` of a tree.
@@ -155,7 +162,9 @@ impl DynamicConfig {
         keys::check_dynamic(node, path, findings);
         let section = Section::at(node, path);
         let cluster = ClusterSettings::read(&section, findings);
-        let postgresql = PostgresqlSettings::read(&section.section("postgresql", findings), findings);
+        let postgresql = section.section("postgresql", findings);
+        check_controlled(&postgresql, findings);
+        let postgresql = PostgresqlSettings::read(&postgresql, findings);
         Self { document, cluster, postgresql }
     }
 }
@@ -218,6 +227,17 @@ impl PostgresqlSettings {
     }
 }
 
+/// Names values that the parameters which all members share cannot have.
+fn check_controlled(postgresql: &Section<'_>, findings: &mut Findings) {
+    for entry in postgresql.get("parameters").map(Node::entries).unwrap_or_default() {
+        let Some(text) = entry.value.text() else { continue };
+        if let Some(expected) = effective::expected_of(&entry.key.to_ascii_lowercase(), text) {
+            let path = format!("{}.parameters.{}", postgresql.path(), entry.key);
+            findings.warning(&path, &entry.value.place, format!("{path} is '{text}': {expected}"), "");
+        }
+    }
+}
+
 /// Members are cloned with `pg_basebackup` only; another method is named once.
 fn check_clone_methods(section: &Section<'_>, findings: &mut Findings) {
     for key in ["create_replica_methods", "create_replica_method"] {
@@ -276,6 +296,14 @@ mod tests {
         assert!(patched.cluster.pause);
         assert_eq!(patched.document["mine"], json!({"x": 1}));
         assert_eq!(config.patched(&map(&json!({"ttl": "30"}))), Ok(None));
+    }
+
+    #[test]
+    fn an_old_mistake_does_not_forbid_a_patch() {
+        let (config, _) = DynamicConfig::read(map(&json!({"synchronous_mode": true})));
+        assert!(config.patched(&map(&json!({"pause": true}))).unwrap().unwrap().cluster.pause);
+        assert!(config.patched(&map(&json!({"synchronous_mode": "quorum"}))).is_err());
+        assert!(config.patched(&map(&json!({"synchronous_mode": null}))).is_ok());
     }
 
     #[test]

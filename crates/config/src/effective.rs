@@ -4,21 +4,36 @@ use std::time::Duration;
 use crate::dynamic::{ClusterSettings, DynamicConfig};
 use crate::local::LocalConfig;
 use crate::section::ToolOption;
+use crate::values::{parse_bool, parse_integer};
 
-/// Parameters that must be the same on all members, so that a standby can follow any primary. Only the dynamic
-/// configuration sets them; the order is that of the postmaster's command line (PostgreSQL documentation, "Hot
-/// Standby", section "Administrator's Overview", for those that a standby compares with the primary).
-const CONTROLLED: &[(&str, &str)] = &[
-    ("wal_level", "replica"),
-    ("hot_standby", "on"),
-    ("max_connections", "100"),
-    ("max_wal_senders", "10"),
-    ("max_prepared_transactions", "0"),
-    ("max_locks_per_transaction", "64"),
-    ("track_commit_timestamp", "off"),
-    ("max_replication_slots", "10"),
-    ("max_worker_processes", "8"),
-    ("wal_log_hints", "on"),
+/// What a controlled parameter may be.
+#[derive(Debug, Clone, Copy)]
+enum Allowed {
+    /// A whole number, at least this.
+    AtLeast(i64),
+    /// A boolean.
+    Switch,
+    /// A boolean that is on.
+    On,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// Parameters that must be the same on all members, so that a standby can follow any primary, with default and limit.
+/// Only the dynamic configuration sets them; the order is that of the postmaster's command line (PostgreSQL
+/// documentation, "Hot Standby", section "Administrator's Overview", for those that a standby compares with the
+/// primary).
+const CONTROLLED: &[(&str, &str, Allowed)] = &[
+    ("wal_level", "replica", Allowed::OneOf(&["hot_standby", "replica", "logical"])),
+    ("hot_standby", "on", Allowed::On),
+    ("max_connections", "100", Allowed::AtLeast(25)),
+    ("max_wal_senders", "10", Allowed::AtLeast(3)),
+    ("max_prepared_transactions", "0", Allowed::AtLeast(0)),
+    ("max_locks_per_transaction", "64", Allowed::AtLeast(32)),
+    ("track_commit_timestamp", "off", Allowed::Switch),
+    ("max_replication_slots", "10", Allowed::AtLeast(4)),
+    ("max_worker_processes", "8", Allowed::AtLeast(2)),
+    ("wal_log_hints", "on", Allowed::Switch),
 ];
 
 /// Controlled as well, but without a default here: PostgreSQL 13 has `wal_keep_size`, older ones the other.
@@ -66,8 +81,9 @@ impl Effective {
     pub fn of(local: &LocalConfig, dynamic: &DynamicConfig) -> Self {
         let (ours, shared) = (&local.postgresql.settings, &dynamic.postgresql);
         let mut parameters: BTreeMap<String, String> =
-            CONTROLLED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        parameters.extend(shared.parameters.clone());
+            CONTROLLED.iter().map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let usable = |(name, value): &(&String, &String)| expected_of(name, value).is_none();
+        parameters.extend(shared.parameters.iter().filter(usable).map(|(n, v)| (n.clone(), v.clone())));
         parameters.extend(
             ours.parameters.iter().filter(|(name, _)| !is_controlled(name)).map(|(n, v)| (n.clone(), v.clone())),
         );
@@ -98,7 +114,23 @@ impl Effective {
 
 /// Whether only the dynamic configuration may set a parameter, or nobody.
 pub(crate) fn is_controlled(name: &str) -> bool {
-    CONTROLLED.iter().any(|(known, _)| *known == name)
+    CONTROLLED.iter().any(|(known, _, _)| *known == name)
         || CONTROLLED_WITHOUT_DEFAULT.contains(&name)
         || OWN.contains(&name)
+}
+
+/// What a controlled parameter was expected to be, if `value` is not that; it then keeps its default.
+pub(crate) fn expected_of(name: &str, value: &str) -> Option<String> {
+    let (_, default, allowed) = CONTROLLED.iter().find(|(known, _, _)| *known == name)?;
+    let (fits, what) = match allowed {
+        Allowed::AtLeast(least) => {
+            (parse_integer(value).is_some_and(|number| number >= *least), format!("a whole number, {least} or more"))
+        }
+        Allowed::Switch => (parse_bool(value).is_some(), "on or off".to_owned()),
+        Allowed::On => (parse_bool(value) == Some(true), "on".to_owned()),
+        Allowed::OneOf(words) => {
+            (words.contains(&value.to_ascii_lowercase().as_str()), format!("one of {}", words.join(", ")))
+        }
+    };
+    (!fits).then(|| format!("expected {what}; it stays {default}"))
 }

@@ -62,6 +62,20 @@ const CASES: &[Case] = &[
     ("restapy: {}", Severity::Warning, "restapy is no key", 8, 1),
     ("bootstrap: {dcs: {loop_wiat: 1}}", Severity::Warning, "bootstrap.dcs.loop_wiat is no key", 8, 19),
     ("citus: {group: 0, database: a}", Severity::Warning, "citus is not supported", 8, 1),
+    (
+        "bootstrap: {dcs: {postgresql: {parameters: {max_connections: 7}}}}",
+        Severity::Warning,
+        "max_connections is '7': expected a whole number, 25 or more; it stays 100",
+        8,
+        62,
+    ),
+    (
+        "bootstrap: {dcs: {postgresql: {parameters: {hot_standby: off}}}}",
+        Severity::Warning,
+        "hot_standby is 'off': expected on; it stays on",
+        8,
+        58,
+    ),
     // The store.
     ("raft: {self_addr: '10.0.0.1:2380'}", Severity::Error, "raft.password is missing, and 10.0.0.1:2380", 8, 7),
     (

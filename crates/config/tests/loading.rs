@@ -72,7 +72,7 @@ bootstrap:
   dcs:
     postgresql:
       use_pg_rewind: true
-      parameters: {{work_mem: 4MB, max_connections: 50, port: 1}}
+      parameters: {{work_mem: 4MB, max_connections: 50, max_wal_senders: 1, port: 1}}
       pg_hba: [local all all trust]
 "
     );
@@ -86,7 +86,14 @@ bootstrap:
     assert!(!effective.use_pg_rewind && effective.use_slots);
     assert_eq!(effective.pg_hba.as_deref(), Some(&["local all all trust".to_owned()][..]));
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
-    assert_eq!(warned, ["postgresql.parameters.max_connections", "postgresql.use_slots"]);
+    assert_eq!(
+        warned,
+        [
+            "postgresql.parameters.max_connections",
+            "postgresql.use_slots",
+            "bootstrap.dcs.postgresql.parameters.max_wal_senders",
+        ]
+    );
 }
 
 #[test]
