@@ -51,12 +51,12 @@ impl Checks {
     }
 
     /// Prints the failures and then, alone on the last line, the count.
-    pub(crate) fn close(self) -> bool {
+    pub(crate) fn close(self) -> Outcome {
         for failure in &self.failures {
             say(&format!("failed: {failure}"));
         }
         say(&closing_line(self.passed, self.failed, self.skipped));
-        self.failed == 0
+        if self.failed == 0 { Ok(()) } else { Err(Failure::COUNTED) }
     }
 
     fn fail(&mut self, name: &str, failure: &Failure) {

@@ -7,9 +7,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Why a task failed, in one sentence for the person at the terminal.
+/// Why a task failed, in one sentence for the person at the terminal. Empty if that has been said already.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) String);
+
+impl Failure {
+    /// The failures have been listed and counted; nothing may follow the count.
+    pub(crate) const COUNTED: Self = Self(String::new());
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,8 +39,10 @@ pub(crate) fn say(line: &str) {
 
 /// Writes why the task failed to standard error.
 pub(crate) fn complain(failure: &Failure) {
-    // Losing it is right: there is nowhere else to say it, and the exit code still does.
-    let _ = writeln!(io::stderr().lock(), "error: {failure}");
+    if !failure.0.is_empty() {
+        // Losing it is right: there is nowhere else to say it, and the exit code still does.
+        let _ = writeln!(io::stderr().lock(), "error: {failure}");
+    }
 }
 
 /// Cargo, the one that started this task, in the root of the workspace.

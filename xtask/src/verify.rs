@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::checks::Checks;
 use crate::leftovers::Scratch;
-use crate::run::{self, Outcome, failure};
+use crate::run::{self, Outcome};
 use crate::{setup, sim, tidy};
 
 /// Seeds in `verify --fast`: a few seconds also with a build that is not optimised.
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         everything(&mut checks, &scratch);
     }
     checks.count("nothing left behind", || scratch.check());
-    if checks.close() { Ok(()) } else { Err(failure!("not everything holds; the failures are listed above the count")) }
+    checks.close()
 }
 
 /// The checks that only read the source.
