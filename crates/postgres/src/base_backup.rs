@@ -8,7 +8,7 @@ use crate::conninfo::{Upstream, backup_conninfo, write_passfile};
 use crate::data_dir::{self, Operation};
 use crate::initdb::{InitdbError, check_free};
 use crate::installation::Program;
-use crate::options::{ToolOption, arguments};
+use crate::options::{ToolOption, allowed_arguments};
 use crate::spec::text;
 
 /// Options that pgbaton sets by itself, or that would give something else than a data directory.
@@ -48,8 +48,8 @@ pub type BaseBackupError = InitdbError;
 /// Copies `source` into the empty or missing data directory. A database that is there already is not touched: the
 /// caller quarantines it first. Until the end the directory counts as incomplete; dropping the future kills the copy.
 ///
-/// WAL streams beside the copy, by the member's slot when there is one, so that nothing that the copy needs is removed meanwhile.
-/// `stalled_after` bounds the silence of `pg_basebackup`, which reports once a second.
+/// WAL streams beside the copy, by the member's slot when there is one, so that nothing that the copy needs is
+/// removed meanwhile. `stalled_after` bounds the silence of `pg_basebackup`, which reports once a second.
 pub async fn base_backup(
     spec: &ServerSpec,
     source: &Upstream,
@@ -57,7 +57,7 @@ pub async fn base_backup(
     stalled_after: Duration,
     mut progress: impl FnMut(Progress),
 ) -> Result<(), BaseBackupError> {
-    let mut given = arguments("pg_basebackup", options, &FORBIDDEN)?;
+    let mut given = allowed_arguments("pg_basebackup", options, &FORBIDDEN);
     check_free(spec)?;
     write_passfile(spec)?;
     data_dir::begin(&spec.data_dir, Operation::BaseBackup)?;
@@ -71,6 +71,7 @@ pub async fn base_backup(
         .args(["--wal-method=stream".to_owned(), "--progress".to_owned(), "--no-password".to_owned()])
         .arg(format!("--dbname={}", backup_conninfo(spec, &source.address)))
         .args(given)
+        .in_english()
         .env("PGPASSFILE", &spec.pgpass)
         .deadline(stalled_after);
     tool.run(|line| match parse_progress(line) {

@@ -121,6 +121,12 @@ impl Tool {
         self
     }
 
+    /// Messages that are read by us come in one language. Not for initdb, which takes the new cluster's locale from
+    /// the environment.
+    pub(crate) fn in_english(self) -> Self {
+        self.env("LC_ALL", "C").env("LANGUAGE", "C")
+    }
+
     /// How long it may be silent. For a tool that says nothing this is how long it may run.
     pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -145,7 +151,8 @@ impl Tool {
         let mut child = Group(self.spawn()?, false);
         let (sender, mut lines) = mpsc::channel(LINES_QUEUED);
         for stream in child.streams() {
-            // The task ends with the stream, that is with the tool; a failing read ends it as well, and the exit status tells the rest.
+            // The task ends with the stream, that is with the tool; a failing read ends it as well, and the exit
+            // status tells the rest.
             tokio::spawn(forward_lines(stream, sender.clone()));
         }
         drop(sender);
@@ -182,8 +189,6 @@ impl Tool {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.arguments).env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| keeps_variable(name)));
-        // Messages are read by people and by us: one language.
-        command.env("LC_MESSAGES", "C").env_remove("LC_ALL").env_remove("LANGUAGE");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A copy that nobody watches must not go on writing into the directory: it ends with the thread that runs it.

@@ -1,7 +1,8 @@
 //! The server's configuration files.
 //!
-//! The user's own `postgresql.conf` is kept as `postgresql.base.conf`; ours includes it and says what the cluster's configuration says.
-//! Every file is replaced as a whole and only when it changes, so that a crash leaves the old or the new one.
+//! The user's own `postgresql.conf` is kept as `postgresql.base.conf`; ours includes it and says what the cluster's
+//! configuration says. Every file is replaced as a whole and only when it changes, so that a crash leaves the old or
+//! the new one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +16,10 @@ use crate::spec::text;
 use crate::{FileError, ServerSpec};
 
 /// Begins our files, so that they are known again.
-const HEADER: &str = "# Written by pgbaton: changes here are lost.\n# Change the cluster's configuration instead, or, for postgresql.conf, postgresql.base.conf.\n";
+const HEADER: &str = "\
+# Written by pgbaton: changes here are lost.
+# Change the cluster's configuration instead, or, for postgresql.conf, postgresql.base.conf.
+";
 /// Our configuration file and the user's.
 const CONF: &str = "postgresql.conf";
 const BASE: &str = "postgresql.base.conf";
@@ -54,8 +58,8 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
-/// Writes all files but `standby.signal`: `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` and the password file; takes recovery
-/// settings out of `postgresql.auto.conf`, where they would win.
+/// Writes all files but `standby.signal`: `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` and the password file;
+/// takes recovery settings out of `postgresql.auto.conf`, where they would win.
 pub fn write_config(spec: &ServerSpec, recovery: &Recovery) -> Result<Written, FileError> {
     let parameters = Parameters::of(spec);
     keep_base(&spec.data_dir)?;
@@ -110,8 +114,8 @@ pub fn append_pg_hba(spec: &ServerSpec, lines: &[String]) -> Result<(), FileErro
     Ok(())
 }
 
-/// Keeps the user's file under another name, once. A crash between the two steps leaves a base and no `postgresql.conf`, which is then
-/// written.
+/// Keeps the user's file under another name, once. A crash between the two steps leaves a base and no
+/// `postgresql.conf`, which is then written.
 fn keep_base(data_dir: &Path) -> Result<(), FileError> {
     let (conf, base) = (data_dir.join(CONF), data_dir.join(BASE));
     if base.exists() {
@@ -140,7 +144,9 @@ fn render(spec: &ServerSpec, parameters: &Parameters, recovery: &Recovery) -> St
         writeln!(content, "{name} = {}", quote(value)).expect("writing to a string cannot fail");
     };
     settings.extend(recovery.overrides.clone());
-    settings.iter().for_each(|(name, value)| add(name, value));
+    for (name, value) in &settings {
+        add(name, value);
+    }
     let conninfo = recovery.upstream.as_ref().map(|upstream| primary_conninfo(spec, &upstream.address));
     let slot = recovery.upstream.as_ref().and_then(|upstream| upstream.slot.as_deref());
     add("primary_conninfo", conninfo.as_deref().unwrap_or_default());

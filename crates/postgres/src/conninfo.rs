@@ -1,5 +1,5 @@
-//! libpq connection strings and the password file. No password is ever in a connection string: strings are shown in process lists, in
-//! `pg_settings` and in logs.
+//! libpq connection strings and the password file. No password is ever in a connection string: strings are shown in
+//! process lists, in `pg_settings` and in logs.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use crate::file::replace_if_changed;
 use crate::spec::text;
 use crate::{Credentials, FileError, HostPort, ServerSpec};
 
-/// Seconds until a connection attempt to an upstream is given up. A lost host answers nothing; the shortest lease is 5 s.
+/// Seconds until a connection attempt to an upstream is given up. A lost host answers nothing; the shortest lease is
+/// 5 s.
 const CONNECT_TIMEOUT_S: u32 = 3;
-/// Seconds of silence until keep-alives begin, between two of them, and how many may be lost: a dead peer is noticed after
-/// about 5 s.
+/// Seconds of silence until keep-alives begin, between two of them, and how many may be lost: a dead peer is noticed
+/// after about 5 s.
 const KEEPALIVES: [(&str, &str); 3] =
     [("keepalives_idle", "2"), ("keepalives_interval", "1"), ("keepalives_count", "3")];
 
@@ -69,8 +70,8 @@ pub(crate) fn rewind_conninfo(spec: &ServerSpec, source: &HostPort) -> String {
     render(pairs)
 }
 
-/// Writes the password file: one line for each user that has a password, for every host, so that it need not change in the
-/// moment in which the leader does. Says whether it changed.
+/// Writes the password file: one line for each user that has a password, for every host, so that it need not change
+/// in the moment in which the leader does. Says whether it changed.
 pub fn write_passfile(spec: &ServerSpec) -> Result<bool, FileError> {
     let authentication = &spec.authentication;
     let mut lines = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! `global/pg_control`, read directly.
 //!
-//! `pg_controldata` would cost a process for each look, and a switchover looks every millisecond. The offsets are those of
-//! `ControlFileData` in PostgreSQL's `catalog/pg_control.h`, versions 13 to 18, on a host of 64 bits.
+//! `pg_controldata` would cost a process for each look, and a switchover looks every millisecond. The offsets are
+//! those of `ControlFileData` in PostgreSQL's `catalog/pg_control.h`, versions 13 to 18, on a host of 64 bits.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use pgbaton_types::{Lsn, SystemId, TimelineId};
 
 use crate::FileError;
 
-/// How often a torn image is read again. The server writes the file by one call without a lock against readers, so that a reader
-/// can see a part of it; the next look is whole unless the disk itself is broken.
+/// How often a torn image is read again. The server writes the file by one call without a lock against readers, so
+/// that a reader can see a part of it; the next look is whole unless the disk itself is broken.
 const READS_MAX: usize = 50;
 
 /// Smallest file that can hold every field below; the real one has 8192 bytes.

@@ -1,7 +1,7 @@
 //! What is in the data directory, and moving a bad one aside.
 //!
-//! Nothing here deletes data that may be the only copy: a directory that is in the way is renamed into quarantine, and only the
-//! caller, who knows that a newer good copy runs, may have old generations removed.
+//! Nothing here deletes data that may be the only copy: a directory that is in the way is renamed into quarantine,
+//! and only the caller, who knows that a newer good copy runs, may have old generations removed.
 
 use std::fs;
 use std::io;
@@ -219,6 +219,18 @@ fn create(dir: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Removes what an unfinished new copy left. The directory was empty when that began, and what is there was never
+/// started.
+pub(crate) fn clear_unfinished(data_dir: &Path) -> Result<(), FileError> {
+    for name in names(data_dir)?.into_iter().filter(|name| !is_foreign(name) && name != INCOMPLETE) {
+        let path = data_dir.join(&name);
+        let is_dir = path.symlink_metadata().map_err(FileError::at("look at", &path))?.is_dir();
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(FileError::at("remove", &path))?;
+    }
+    sync_dir(data_dir)
+}
+
 /// Where to make a new copy, after [`begin`]. A rest of an earlier attempt, which never was a database, is removed.
 pub(crate) fn staging(data_dir: &Path) -> Result<PathBuf, FileError> {
     let staging = data_dir.join(STAGING);
@@ -241,9 +253,10 @@ pub(crate) fn install_staging(data_dir: &Path) -> Result<(), FileError> {
     finish(data_dir)
 }
 
-/// Moves the data aside and says where it went: `<data_dir>.failed-<UTC time>`, or, where the directory itself cannot be renamed
-/// (a mount point, or its parent is another user's), its contents into `pgbaton.failed-<UTC time>` inside it. The targets of
-/// tablespaces and of a linked `pg_wal` are renamed likewise, so that a new copy finds their places free.
+/// Moves the data aside and says where it went: `<data_dir>.failed-<UTC time>`, or, where the directory itself cannot
+/// be renamed (a mount point, or its parent is another user's), its contents into `pgbaton.failed-<UTC time>` inside
+/// it. The targets of tablespaces and of a linked `pg_wal` are renamed likewise, so that a new copy finds their
+/// places free.
 pub fn quarantine(data_dir: &Path) -> Result<PathBuf, DataDirError> {
     let stamp = format!("{FAILED}{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ"));
     let mut name = data_dir.file_name().unwrap_or_default().to_os_string();
@@ -316,16 +329,16 @@ pub fn quarantined(data_dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(found)
 }
 
-/// Says that whoever asks for deletion saw a newer good copy: the server in the data directory runs and has replayed beyond what the
-/// quarantined copies hold, or leads.
+/// Says that whoever asks for deletion saw a newer good copy: the server in the data directory runs and has replayed
+/// beyond what the quarantined copies hold, or leads.
 #[derive(Debug, Clone, Copy)]
 pub struct NewerGoodCopy {
     /// Where that copy is, by its control file: it must be this directory's.
     pub system_id: pgbaton_types::SystemId,
 }
 
-/// Deletes quarantined directories but the newest `keep`; gives those that it deleted. Does nothing unless the data directory itself
-/// holds a complete database of the cluster that the evidence names.
+/// Deletes quarantined directories but the newest `keep`; gives those that it deleted. Does nothing unless the data
+/// directory itself holds a complete database of the cluster that the evidence names.
 pub fn prune_quarantine(
     data_dir: &Path,
     keep: NonZeroUsize,

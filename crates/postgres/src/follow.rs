@@ -25,7 +25,7 @@ pub enum FollowError {
     #[error("cannot signal the postmaster")]
     Signal(#[source] SignalError),
     /// Nothing comes in. It may yet: the configuration stays.
-    #[error("not streaming from {} port {} after {waited:?}: {}", upstream.host, upstream.port, shown(receiver.as_ref()))]
+    #[error("not streaming from {upstream} after {waited:?}: {}", shown(receiver.as_ref()))]
     TimedOut {
         /// Where it should stream from.
         upstream: HostPort,
@@ -43,7 +43,8 @@ fn shown(receiver: Option<&Receiver>) -> String {
     receiver.map_or_else(|| "no receiver".to_owned(), |receiver| format!("the receiver is {}", receiver.status))
 }
 
-/// Writes where to stream from and has the server read it. Without an upstream the receiver ends. Says whether anything changed.
+/// Writes where to stream from and has the server read it. Without an upstream the receiver ends. Says whether
+/// anything changed.
 pub async fn point_to<F, R>(spec: &ServerSpec, recovery: &Recovery, mut signal: F) -> Result<bool, FollowError>
 where
     F: FnMut(ServerSignal) -> R,
@@ -56,7 +57,8 @@ where
     Ok(written.changed)
 }
 
-/// Waits until WAL streams from `upstream`, waking the server again and again so that it does not sit out its retry interval.
+/// Waits until WAL streams from `upstream`, waking the server again and again so that it does not sit out its retry
+/// interval.
 pub async fn wait_streaming<F, R>(
     client: &mut LocalClient,
     upstream: &HostPort,
@@ -77,7 +79,7 @@ where
         if let Some(receiver) = receiver.as_ref().filter(|receiver| receiver.streams_from(upstream)) {
             return Ok(receiver.clone());
         }
-        if receiver.is_none() && Instant::now() >= next_nudge {
+        if Instant::now() >= next_nudge {
             nudge_receiver(&mut signal).await?;
             next_nudge = Instant::now() + NUDGE_INTERVAL;
         }

@@ -39,12 +39,12 @@ pub enum InitdbError {
     },
 }
 
-/// Refuses anything but an empty or missing directory, or what an earlier attempt at a new copy left.
+/// Refuses anything but an empty or missing directory; removes what an earlier attempt at a new copy left.
 pub(crate) fn check_free(spec: &ServerSpec) -> Result<(), InitdbError> {
     let found = match data_dir::inspect(&spec.data_dir)? {
         DataDirState::Missing | DataDirState::Empty => return Ok(()),
-        DataDirState::Incomplete { operation: Operation::Initdb | Operation::BaseBackup } if only_staged(spec) => {
-            return Ok(());
+        DataDirState::Incomplete { operation: Operation::Initdb | Operation::BaseBackup } => {
+            return Ok(data_dir::clear_unfinished(&spec.data_dir)?);
         }
         DataDirState::Incomplete { operation } => format!("an unfinished {}", operation.name()),
         DataDirState::Database { control, .. } => format!("database cluster {}", control.system_id),
@@ -53,13 +53,8 @@ pub(crate) fn check_free(spec: &ServerSpec) -> Result<(), InitdbError> {
     Err(InitdbError::NotEmpty { path: text(&spec.data_dir), found })
 }
 
-/// Whether an unfinished copy never got beyond its staging directory.
-fn only_staged(spec: &ServerSpec) -> bool {
-    !spec.file("PG_VERSION").exists() && !spec.file("global").exists() && !spec.file("base").exists()
-}
-
-/// Makes a new database cluster in the data directory. The superuser gets its password at once, from a file that only its owner can
-/// read and that is gone afterwards. Until the end the directory counts as incomplete.
+/// Makes a new database cluster in the data directory. The superuser gets its password at once, from a file that only
+/// its owner can read and that is gone afterwards. Until the end the directory counts as incomplete.
 pub async fn initdb(spec: &ServerSpec, options: &[ToolOption], within: Duration) -> Result<(), InitdbError> {
     let given = arguments("initdb", options, &FORBIDDEN)?;
     check_free(spec)?;

@@ -1,9 +1,9 @@
 //! One local PostgreSQL server: its files, its SQL, its tools.
 //!
-//! Everything about the server that an agent supervises, but never starting, signalling or stopping it: the guard does
-//! that, with the command line that [`prepare_start`] gives, and whatever here needs a signal takes a closure that asks the guard. Nothing
-//! here decides about the cluster; each function does one thing and says what came of it. Functions that are not `async` read or
-//! write small local files and block for as long as the disk does.
+//! Everything about the server that an agent supervises, but never starting, signalling or stopping it: the guard
+//! does that, with the command line that [`prepare_start`] gives, and whatever here needs a signal takes a closure
+//! that asks the guard. Nothing here decides about the cluster; each function does one thing and says what came of
+//! it. Functions that are not `async` read or write small local files and block for as long as the disk does.
 
 mod base_backup;
 mod command;

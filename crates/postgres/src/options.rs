@@ -48,6 +48,16 @@ pub(crate) fn arguments(
     }
 }
 
+/// The options as arguments without those that are forbidden for this tool, which are named in the log.
+pub(crate) fn allowed_arguments(tool: &'static str, options: &[ToolOption], forbidden: &[&str]) -> Vec<String> {
+    let (refused, allowed): (Vec<_>, Vec<_>) = options.iter().partition(|option| forbidden.contains(&option.name()));
+    if !refused.is_empty() {
+        let names: Vec<_> = refused.into_iter().map(ToolOption::name).collect();
+        tracing::warn!(tool, options = ?names, "options that are not allowed were left out");
+    }
+    allowed.into_iter().map(ToString::to_string).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +67,6 @@ mod tests {
         let options = [ToolOption::Flag("data-checksums".into()), ToolOption::Value("encoding".into(), "UTF8".into())];
         assert_eq!(arguments("initdb", &options, &["pgdata"]).unwrap(), ["--data-checksums", "--encoding=UTF8"]);
         assert!(arguments("initdb", &options, &["encoding"]).is_err());
+        assert_eq!(allowed_arguments("pg_rewind", &options, &["encoding"]), ["--data-checksums"]);
     }
 }

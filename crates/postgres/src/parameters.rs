@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::spec::text;
 use crate::{ControlFile, ServerSpec};
 
-/// How often a standby tries again to reach its upstream. PostgreSQL's own 5 s would be the gap after a restart or a promotion.
+/// How often a standby tries again to reach its upstream. PostgreSQL's own 5 s would be the gap after a restart or a
+/// promotion.
 const RETRY_INTERVAL: &str = "500ms";
 
 /// WAL kept for standbys without a slot, when the configuration does not say.
@@ -22,8 +23,9 @@ enum Allowed {
     WalLevel,
 }
 
-/// Settings that must be the same on all members, in the order of the command line, with default and limits. They come from the
-/// cluster's configuration only, and the command line keeps anybody's `ALTER SYSTEM` from changing one member.
+/// Settings that must be the same on all members, in the order of the command line, with default and limits. They
+/// come from the cluster's configuration only, and the command line keeps anybody's `ALTER SYSTEM` from changing one
+/// member.
 const CONTROLLED: [(&str, &str, Allowed); 10] = [
     ("wal_level", "replica", Allowed::WalLevel),
     ("hot_standby", "on", Allowed::On),
@@ -124,8 +126,8 @@ impl Parameters {
         Self { controlled, file, warnings }
     }
 
-    /// Raises what a standby must not have below its primary's values, which the control file knows. Without it the server
-    /// would refuse to start, or stop replay.
+    /// Raises what a standby must not have below its primary's values, which the control file knows. Without it the
+    /// server would refuse to start, or stop replay.
     #[must_use]
     pub fn raise_for_standby(&mut self, control: &ControlFile) -> Vec<Raised> {
         let minimums = [

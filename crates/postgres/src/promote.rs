@@ -13,8 +13,8 @@ use crate::signal::{ServerSignal, SignalError};
 use crate::sql::{LocalClient, SqlError};
 use crate::{ControlFile, ControlFileError, DatabaseState, FileError, ServerSpec};
 
-/// How often the nudge is repeated. A promotion that is noticed while the receiver is just starting waits for nothing until the retry
-/// interval, up to 5 s, unless it is woken.
+/// How often the nudge is repeated. A promotion that is noticed while the receiver is just starting waits for nothing
+/// until the retry interval, up to 5 s, unless it is woken.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the control file is read: the end of recovery is written there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -43,7 +43,8 @@ pub enum PromoteError {
     /// The postmaster cannot be signalled.
     #[error("cannot signal the postmaster")]
     Signal(#[source] SignalError),
-    /// Recovery has not ended in time. The request is withdrawn, but the server may have taken it already: it must be stopped.
+    /// Recovery has not ended in time. The request is withdrawn, but the server may have taken it already: it must be
+    /// stopped.
     #[error("recovery has not ended after {0:?}")]
     TimedOut(Duration),
     /// It left recovery, but its timeline could not be read.
@@ -56,7 +57,8 @@ pub enum PromoteError {
 
 /// Promotes the standby and reads its new timeline back. The caller holds the lease until after `within`.
 ///
-/// On any error but [`PromoteError::NotAStandby`] the server's role is unknown; the caller has to stop it or to look again.
+/// On any error but [`PromoteError::NotAStandby`] the server's role is unknown; the caller has to stop it or to look
+/// again.
 pub async fn promote<F, R>(
     spec: &ServerSpec,
     client: &mut LocalClient,
@@ -83,13 +85,20 @@ where
         remove_if_exists(&file)?;
         return Err(error);
     }
-    match timeout_at(deadline, client.sample()).await {
-        Ok(Ok(sample)) => match sample.role {
-            SampledRole::Primary { timeline, flushed, .. } => Ok(Promoted { timeline, flushed }),
-            SampledRole::Standby { .. } => Err(PromoteError::Contradiction),
-        },
-        Ok(Err(error)) => Err(PromoteError::ReadBack(error)),
-        Err(_) => Err(PromoteError::TimedOut(within)),
+    read_back(client, deadline).await
+}
+
+/// Asks the server what it is now. The end of recovery can break the kept connection, so that one failure says nothing.
+async fn read_back(client: &mut LocalClient, deadline: Instant) -> Result<Promoted, PromoteError> {
+    loop {
+        let failed = match client.sample().await.map(|sample| sample.role) {
+            Ok(SampledRole::Primary { timeline, flushed, .. }) => return Ok(Promoted { timeline, flushed }),
+            Ok(SampledRole::Standby { .. }) => PromoteError::Contradiction,
+            Err(error) => PromoteError::ReadBack(error),
+        };
+        if timeout_at(deadline, sleep(LOOK_INTERVAL)).await.is_err() {
+            return Err(failed);
+        }
     }
 }
 

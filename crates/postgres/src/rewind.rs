@@ -1,7 +1,7 @@
 //! Bringing a diverged copy back to another server's history.
 //!
-//! Whether to rewind is decided elsewhere, from the histories. The data directory must have been shut down in order: after a
-//! crash the guard first starts and stops it as a standby without upstream.
+//! Whether to rewind is decided elsewhere, from the histories. The data directory must have been shut down in order:
+//! after a crash the guard first starts and stops it as a standby without upstream.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::conninfo::{rewind_conninfo, write_passfile};
 use crate::data_dir::{self, DataDirError, Operation};
 use crate::file::{remove_if_exists, sync_dir};
 use crate::installation::Program;
-use crate::options::{ForbiddenOption, ToolOption, arguments};
+use crate::options::{ToolOption, allowed_arguments};
 use crate::spec::text;
 use crate::{ControlFile, ControlFileError, DatabaseState, FileError, HostPort, ServerSpec, Wal};
 
@@ -33,7 +33,8 @@ const FORBIDDEN: [&str; 11] = [
     "progress",
 ];
 
-/// Most segments that are saved before a rewind: what an old primary wrote alone is short, and the disk may be nearly full.
+/// Most segments that are saved before a rewind: what an old primary wrote alone is short, and the disk may be nearly
+/// full.
 const SAVED_SEGMENTS_MAX: usize = 64;
 
 /// What `pg_rewind --progress` says right before it changes the first file of the target.
@@ -48,9 +49,6 @@ pub enum RewindError {
     /// The server crashed or runs.
     #[error("the server is {}: it must be shut down in order before a rewind", .0.name())]
     NotShutDown(DatabaseState),
-    /// An option that may not be given.
-    #[error(transparent)]
-    Option(#[from] ForbiddenOption),
     /// The program failed.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -70,16 +68,17 @@ pub fn can_rewind(control: &ControlFile) -> bool {
     control.data_checksums || control.wal_log_hints
 }
 
-/// Where the WAL that only this copy has is kept before a rewind: beside the data directory, because `pg_rewind` removes
-/// everything inside it that the source does not have.
+/// Where the WAL that only this copy has is kept before a rewind: beside the data directory, because `pg_rewind`
+/// removes everything inside it that the source does not have.
 pub fn saved_wal_dir(data_dir: &Path) -> PathBuf {
     let mut name = data_dir.file_name().unwrap_or_default().to_os_string();
     name.push(".saved_wal");
     data_dir.with_file_name(name)
 }
 
-/// Copies the segments of `timeline` from the one with `parted` on to [`saved_wal_dir`], so that what a rewind throws away can still be
-/// looked at with `pg_waldump`. What an earlier rewind saved is replaced. Gives the names, at most the first 64.
+/// Copies the segments of `timeline` from the one with `parted` on to [`saved_wal_dir`], so that what a rewind throws
+/// away can still be looked at with `pg_waldump`. What an earlier rewind saved is replaced. Gives the names, at most
+/// the first 64.
 pub fn save_wal_tail(data_dir: &Path, timeline: TimelineId, parted: Lsn) -> Result<Vec<String>, RewindError> {
     let control = ControlFile::read(data_dir)?;
     let wal = Wal::of(data_dir, &control);
@@ -114,9 +113,10 @@ fn end_of_wal(control: &ControlFile) -> Lsn {
     control.checkpoint.max(control.min_recovery)
 }
 
-/// Rewinds the stopped server to `source`, a primary that has written a checkpoint since its promotion. Afterwards the directory has the
-/// source's configuration files and is started as a standby by [`crate::prepare_start`]. Until the end it counts as incomplete,
-/// and a rewind that failed after its first write leaves it so; it can be repeated, or the directory quarantined.
+/// Rewinds the stopped server to `source`, a primary that has written a checkpoint since its promotion. Afterwards
+/// the directory has the source's configuration files and is started as a standby by [`crate::prepare_start`]. Until
+/// the end it counts as incomplete, and a rewind that failed after its first write leaves it so; it can be repeated,
+/// or the directory quarantined.
 pub async fn rewind(
     spec: &ServerSpec,
     source: &HostPort,
@@ -124,7 +124,7 @@ pub async fn rewind(
     stalled_after: Duration,
     mut on_line: impl FnMut(&str),
 ) -> Result<(), RewindError> {
-    let given = arguments("pg_rewind", options, &FORBIDDEN)?;
+    let given = allowed_arguments("pg_rewind", options, &FORBIDDEN);
     let control = ControlFile::read(&spec.data_dir)?;
     if !can_rewind(&control) {
         return Err(RewindError::Impossible);
@@ -140,6 +140,7 @@ pub async fn rewind(
         // Only the guard starts a server, also not one in single-user mode.
         .args(["--no-ensure-shutdown".to_owned(), "--progress".to_owned()])
         .args(given)
+        .in_english()
         .env("PGPASSFILE", &spec.pgpass)
         .env("PGOPTIONS", "-c statement_timeout=0")
         .deadline(stalled_after);
@@ -157,7 +158,8 @@ pub async fn rewind(
         }
         return Err(error.into());
     }
-    // The source is a primary, but its base file and its slots are not ours to judge: only what would promote is removed.
+    // The source is a primary, but its base file and its slots are not ours to judge: only what would promote is
+    // removed.
     remove_if_exists(&spec.file("recovery.signal"))?;
     crate::write_standby_signal(&spec.data_dir)?;
     data_dir::finish(&spec.data_dir)?;

@@ -8,8 +8,8 @@ use tokio_postgres::SimpleQueryRow;
 
 use crate::sql::{LocalClient, SqlError};
 
-/// Four statements in one message: the server, its receiver, its standbys, its slots. Functions that only a primary or only a standby
-/// allows stand behind a CASE.
+/// Four statements in one message: the server, its receiver, its standbys, its slots. Functions that only a primary
+/// or only a standby allows stand behind a CASE.
 const SAMPLE: &str = "\
 SELECT pg_is_in_recovery() AS in_recovery, current_setting('server_version_num') AS version,
   to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00' AS started,
@@ -23,7 +23,8 @@ SELECT pg_is_in_recovery() AS in_recovery, current_setting('server_version_num')
   (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpoint_timeline,
   (SELECT min_recovery_end_timeline FROM pg_control_recovery()) AS recovery_timeline,
   (SELECT system_identifier FROM pg_control_system()) AS system_id;
-SELECT pid, status, received_tli, latest_end_lsn, sender_host, sender_port FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL;
+SELECT pid, status, received_tli, latest_end_lsn, sender_host, sender_port
+  FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL;
 SELECT application_name, state, sync_state, host(client_addr) AS client_addr, sent_lsn, flush_lsn, replay_lsn
   FROM pg_stat_replication ORDER BY application_name, pid;
 SELECT slot_name, slot_type, active, restart_lsn, wal_status FROM pg_replication_slots ORDER BY slot_name";
@@ -139,8 +140,8 @@ impl Sample {
     }
 
     /// The position that counts in an election: on a primary what is on disk; on a standby the larger of what is
-    /// received and on disk, and what is replayed, because after a restart without an upstream the received position begins again at a
-    /// segment's start.
+    /// received and on disk, and what is replayed, because after a restart without an upstream the received position
+    /// begins again at a segment's start.
     pub fn position(&self) -> Lsn {
         match self.role {
             SampledRole::Primary { flushed, .. } => flushed,
@@ -183,7 +184,8 @@ impl LocalClient {
         })
     }
 
-    /// The settings that wait for a restart. Reads all settings, some milliseconds: to be asked after a reload, not at each look.
+    /// The settings that wait for a restart. Reads all settings, some milliseconds: to be asked after a reload, not
+    /// at each look.
     pub async fn pending_restart(&mut self) -> Result<Vec<String>, SqlError> {
         let sql = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
         let results = self.query(sql).await?;

@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{ControlFile, ControlFileError};
 
-/// How often the control file is read. Each millisecond here is a millisecond without a primary; a read costs some ten microseconds.
+/// How often the control file is read. Each millisecond here is a millisecond without a primary; a read costs some
+/// ten microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Why the server is not known to be shut down.

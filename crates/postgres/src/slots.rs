@@ -7,8 +7,8 @@ use pgbaton_types::MemberName;
 use crate::sql::{LocalClient, SqlError, literal};
 
 impl LocalClient {
-    /// Makes the missing ones of these members' physical slots, with WAL kept from now on, so that a standby that starts a second later
-    /// finds what it needs. Gives the names of those it made. A lost slot is made anew.
+    /// Makes the missing ones of these members' physical slots, with WAL kept from now on, so that a standby that
+    /// starts a second later finds what it needs. Gives the names of those it made. A lost slot is made anew.
     pub async fn ensure_slots(&mut self, members: &[MemberName]) -> Result<Vec<String>, SqlError> {
         let wanted: BTreeSet<String> = members.iter().map(MemberName::slot_name).collect();
         let mut made = Vec::new();

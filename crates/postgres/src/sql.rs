@@ -1,7 +1,7 @@
 //! SQL on the local server, with a deadline for everything.
 //!
-//! A driver without time-outs leaves a query running when its future is dropped, and its connection useless: so each query that
-//! takes too long is cancelled and its connection thrown away.
+//! A driver without time-outs leaves a query running when its future is dropped, and its connection useless: so each
+//! query that takes too long is cancelled and its connection thrown away.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ impl SqlError {
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// A connection to the local server, kept between queries and made anew when it broke.
@@ -159,7 +159,8 @@ impl LocalClient {
             }
         };
         let target = format!("{host}:{}", spec.port);
-        // The server ends what we stopped waiting for, also when the cancel request gets lost. JIT costs more than our queries.
+        // The server ends what we stopped waiting for, also when the cancel request gets lost. JIT costs more than
+        // our queries.
         let limit = timeouts.query.as_millis().max(1);
         config.options(format!("-c statement_timeout={limit} -c search_path=pg_catalog -c jit=off"));
         config.connect_timeout(timeouts.connect);
@@ -206,14 +207,16 @@ impl LocalClient {
     /// Makes a connection of its own and asks for nothing but an answer: whether new clients get in, which a kept
     /// connection does not tell.
     pub async fn probe_new_connection(&self) -> Readiness {
-        let probe = async {
-            let connection = self.connect().await?;
-            ask(&connection.client, "SELECT 1", "SELECT 1").await
-        };
-        match timeout(self.timeouts.connect, probe).await {
-            Ok(Ok(_)) => Readiness::Ready,
-            Ok(Err(error)) => error.readiness(),
-            Err(_) => Readiness::Silent,
+        self.try_new_connection().await.map_or_else(|error| error.readiness(), |()| Readiness::Ready)
+    }
+
+    /// Like [`Self::probe_new_connection`], with the error itself.
+    pub async fn try_new_connection(&self) -> Result<(), SqlError> {
+        let sql = "SELECT 1";
+        let connection = self.connect().await?;
+        match timeout(self.timeouts.query, ask(&connection.client, sql, sql)).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(self.timed_out(sql, self.timeouts.query)),
         }
     }
 

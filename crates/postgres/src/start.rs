@@ -86,8 +86,8 @@ fn command_line(spec: &ServerSpec, parameters: &Parameters) -> CommandLine {
     CommandLine { program, arguments, environment, directory: spec.data_dir.clone() }
 }
 
-/// A process that has the pid of a postmaster long gone, as happens in containers. The server would take it for a living
-/// postmaster; being told that it is its grandparent, it does not.
+/// A process that has the pid of a postmaster long gone, as happens in containers. The server would take it for a
+/// living postmaster; being told that it is its grandparent, it does not.
 fn stranger_in_pid_file(data_dir: &Path) -> Option<u32> {
     let pid: u32 = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;

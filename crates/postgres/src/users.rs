@@ -14,7 +14,11 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 
 /// What keeps the statements out of the log, and from waiting for a standby that cannot be there yet.
-const QUIET: &str = "SET log_statement = none; SET log_min_duration_statement = -1; SET log_min_error_statement = panic; SET synchronous_commit = local";
+const QUIET: &str = "\
+SET log_statement = none;
+SET log_min_duration_statement = -1;
+SET log_min_error_statement = panic;
+SET synchronous_commit = local";
 
 impl LocalClient {
     /// Makes or alters the superuser, the replication role and the rewind role. Needs a primary; can be repeated.

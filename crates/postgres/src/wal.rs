@@ -1,7 +1,8 @@
 //! Reading single records of the write-ahead log from the segment files.
 //!
 //! Only what the proof of a switchover needs: the header of one record, checked by its CRC. It reads what the server
-//! wrote and changes nothing. Layout: PostgreSQL's `access/xlogrecord.h` and `access/xlog_internal.h`, the same in 13 to 18.
+//! wrote and changes nothing. Layout: PostgreSQL's `access/xlogrecord.h` and `access/xlog_internal.h`, the same in 13
+//! to 18.
 
 use std::fs::File;
 use std::io;
@@ -182,7 +183,7 @@ impl Reader<'_> {
 
     /// Checks a page's header and gives its length. A recycled segment has the pages of an older position.
     fn check_page(&mut self, page_start: u64) -> Result<u64, WalError> {
-        let begins_segment = page_start % self.wal.segment_size == 0;
+        let begins_segment = page_start.is_multiple_of(self.wal.segment_size);
         let length = if begins_segment { SEGMENT_HEADER } else { PAGE_HEADER };
         let header = self.read(Lsn(page_start), if begins_segment { 40 } else { 24 })?;
         let field = |offset: usize| u64::from(u32_at(&header, offset)) | u64::from(u32_at(&header, offset + 4)) << 32;

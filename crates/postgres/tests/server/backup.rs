@@ -13,9 +13,9 @@ server_test! {
     async fn a_copy_reports_progress_and_streams_from_its_slot() {
         let root = scratch();
         let mut primary = Server::primary(root.path(), "a").await;
-        primary.client.execute_within("CREATE TABLE public.t AS SELECT generate_series(1, 100000) AS i", PATIENCE).await.unwrap();
+        primary.fill(100_000).await;
         let mut standby = Server::new(root.path(), "b");
-        primary.client.ensure_slots(&[standby.spec.name.clone()]).await.unwrap();
+        primary.client.ensure_slots(std::slice::from_ref(&standby.spec.name)).await.unwrap();
         let mut steps = Vec::new();
         base_backup(&standby.spec, &standby.upstream(&primary), &[], PATIENCE, |step| steps.push(step)).await.unwrap();
         let last = steps.last().expect("no progress was reported");
@@ -31,7 +31,8 @@ server_test! {
         primary.sql("INSERT INTO public.t VALUES (-1)").await;
         standby.wait_for("SELECT count(*) FROM public.t WHERE i = -1", "1").await;
         let signals = standby.signals();
-        assert!(follow(&standby.spec, &Recovery::default(), &mut standby.client, signals, PATIENCE).await.unwrap().is_none());
+        let nobody = follow(&standby.spec, &Recovery::default(), &mut standby.client, signals, PATIENCE).await.unwrap();
+        assert!(nobody.is_none());
         standby.wait_for("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'", "0").await;
     }
 }
@@ -40,9 +41,9 @@ server_test! {
     async fn a_copy_that_was_interrupted_is_incomplete_and_can_be_made_again() {
         let root = scratch();
         let mut primary = Server::primary(root.path(), "a").await;
-        primary.client.execute_within("CREATE TABLE public.t AS SELECT generate_series(1, 100000) AS i", PATIENCE).await.unwrap();
+        primary.fill(100_000).await;
         let standby = Server::new(root.path(), "b");
-        primary.client.ensure_slots(&[standby.spec.name.clone()]).await.unwrap();
+        primary.client.ensure_slots(std::slice::from_ref(&standby.spec.name)).await.unwrap();
         let upstream = standby.upstream(&primary);
         {
             // A few kB a second: it is under way at the moment in which it is dropped.
@@ -57,6 +58,9 @@ server_test! {
         let state = inspect(&standby.spec.data_dir).unwrap();
         assert_eq!(state, DataDirState::Incomplete { operation: Operation::BaseBackup });
         primary.wait_for("SELECT count(*) FROM pg_stat_replication", "0").await;
+        // As if the machine had gone down while the copy was moved into place.
+        fs::write(standby.spec.file("PG_VERSION"), "15\n").unwrap();
+        fs::create_dir(standby.spec.file("global")).unwrap();
         let _standby = standby.clone_from(&mut primary).await;
     }
 }

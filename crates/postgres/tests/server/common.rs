@@ -53,10 +53,10 @@ fn run_as_postgres(test: &str) {
     ChildSetup { credentials: Some(credentials), parent_death_signal: Some(Signal::KILL), ..ChildSetup::default() }
         .apply(&mut command);
     let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let shown = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
@@ -228,6 +228,12 @@ impl Server {
 
     pub(crate) async fn sql(&mut self, sql: &str) -> String {
         self.client.value(sql).await.unwrap().unwrap_or_default()
+    }
+
+    /// Makes a table `public.t` with this many rows.
+    pub(crate) async fn fill(&mut self, rows: u32) {
+        let sql = format!("CREATE TABLE public.t AS SELECT generate_series(1, {rows}) AS i");
+        self.client.execute_within(&sql, PATIENCE).await.unwrap();
     }
 
     /// Waits until `sql` gives `expected`.

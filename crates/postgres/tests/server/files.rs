@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use pgbaton_postgres::{
-    HostPort, Installation, Recovery, StartAs, ToolOption, Upstream, append_pg_hba, has_standby_signal, initdb,
+    HostPort, Installation, Raised, Recovery, StartAs, ToolOption, Upstream, append_pg_hba, has_standby_signal, initdb,
     prepare_start, write_config,
 };
 use pgbaton_sys::Signal;
@@ -70,9 +70,10 @@ server_test! {
         let mut standby = standby.clone_from(&mut primary).await;
         assert_eq!(standby.sql("SHOW max_connections").await, "150");
         assert!(has_standby_signal(&standby.spec.data_dir));
-        let prepared = prepare_start(&standby.spec, StartAs::Standby, &Recovery::default(), &standby.control()).unwrap();
-        let raised = &prepared.raised[0];
-        assert_eq!((raised.name.as_str(), raised.configured.as_str(), raised.running.as_str()), ("max_connections", "50", "150"));
+        let control = standby.control();
+        let prepared = prepare_start(&standby.spec, StartAs::Standby, &Recovery::default(), &control).unwrap();
+        let [name, configured, running] = ["max_connections", "50", "150"].map(str::to_owned);
+        assert_eq!(prepared.raised, [Raised { name, configured, running }]);
     }
 }
 
@@ -89,7 +90,8 @@ server_test! {
         let missing = Installation::in_dir("/nowhere");
         assert!(missing.version().await.unwrap_err().to_string().contains("version"));
         // What the failure left does not stand in the way.
-        let options = [ToolOption::Flag("data-checksums".into()), ToolOption::Flag("no-sync".into()), option("encoding", "UTF8")];
+        let flag = |name: &str| ToolOption::Flag(name.into());
+        let options = [flag("data-checksums"), flag("no-sync"), option("encoding", "UTF8")];
         initdb(&server.spec, &options, PATIENCE).await.unwrap();
         assert!(server.control().data_checksums);
         server.spec.pg_hba = None;

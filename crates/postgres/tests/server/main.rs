@@ -1,5 +1,7 @@
 //! Everything against real servers of PostgreSQL.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests, too")]
+
 mod common;
 
 mod backup;

@@ -28,6 +28,7 @@ server_test! {
         follow(&c.spec, &recovery, &mut c.client, signals, PATIENCE).await.unwrap();
         c.wait_for("SELECT count(*) FROM pg_class WHERE relname = 'after_promotion'", "1").await;
         assert_eq!(c.client.sample().await.unwrap().timeline(), TimelineId(2));
+        assert_eq!(read_history(&c.spec.data_dir, TimelineId(2)).unwrap(), history);
     }
 }
 

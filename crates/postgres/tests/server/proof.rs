@@ -118,7 +118,7 @@ server_test! {
         standby.wait_for("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'", "0").await;
         let signals = standby.signals();
         promote(&standby.spec, &mut standby.client, signals, PATIENCE).await.unwrap();
-        standby.client.execute_within("CREATE TABLE public.t AS SELECT generate_series(1, 200000) AS i", PATIENCE).await.unwrap();
+        standby.fill(200_000).await;
         primary.sql("CREATE TABLE public.lost AS SELECT 1 AS i").await;
         let checkpoint = stop(&mut primary).await;
         let position = standby.client.sample().await.unwrap().position();
@@ -136,7 +136,7 @@ server_test! {
         standby.stop(Signal::INT);
         // Started as a primary without a promotion, as no agent does: the same timeline number with other contents.
         standby.start(StartAs::Primary, &Recovery::default()).await;
-        standby.client.execute_within("CREATE TABLE public.t AS SELECT generate_series(1, 200000) AS i", PATIENCE).await.unwrap();
+        standby.fill(200_000).await;
         primary.sql("CREATE TABLE public.lost AS SELECT 1 AS i").await;
         let checkpoint = stop(&mut primary).await;
         let position = standby.client.sample().await.unwrap().position();

@@ -77,8 +77,10 @@ server_test! {
         // The last line comes when everything that the source does not have is removed; the marker is still there.
         let mut last = (String::new(), None);
         let data_dir = a.spec.data_dir.clone();
-        rewind(&a.spec, &source, &[], PATIENCE, |line| last = (line.to_owned(), inspect(&data_dir).ok())).await.unwrap();
-        assert_eq!(last, ("pg_rewind: Done!".to_owned(), Some(DataDirState::Incomplete { operation: Operation::Rewind })));
+        let look = |line: &str| last = (line.to_owned(), inspect(&data_dir).ok());
+        rewind(&a.spec, &source, &[], PATIENCE, look).await.unwrap();
+        let marked = DataDirState::Incomplete { operation: Operation::Rewind };
+        assert_eq!(last, ("pg_rewind: Done!".to_owned(), Some(marked)));
         assert!(matches!(inspect(&a.spec.data_dir).unwrap(), DataDirState::Database { .. }));
     }
 }

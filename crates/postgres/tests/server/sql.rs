@@ -1,3 +1,4 @@
+use std::fs;
 use std::time::Duration;
 
 use pgbaton_postgres::{
@@ -19,7 +20,8 @@ server_test! {
         let result = client.query("SET statement_timeout = 0; SELECT pg_sleep(600)").await;
         assert!(matches!(result, Err(SqlError::TimedOut { .. })), "{result:?}");
         client.query("SELECT 1").await.unwrap();
-        server.wait_for("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()", "0").await;
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        server.wait_for(sleeping, "0").await;
         client.execute_within("SELECT pg_sleep(0.5)", PATIENCE).await.unwrap();
         let refused = client.query("SELECT nonsense").await.unwrap_err();
         assert_eq!(refused.readiness(), Readiness::Ready);
@@ -36,19 +38,25 @@ server_test! {
         stranger.authentication.superuser.password = Some(Secret::new("wrong"));
         let stranger = LocalClient::new(&stranger, SqlTimeouts::default());
         assert_eq!(stranger.probe_new_connection().await, Readiness::Refused);
+        let refused = wait_ready(&stranger, PATIENCE).await.unwrap_err();
+        assert_eq!(refused.source.sqlstate().unwrap().code(), "28P01");
         server.stop(Signal::INT);
         assert_eq!(server.client.probe_new_connection().await, Readiness::Absent);
         let never = wait_ready(&server.client, Duration::from_millis(50)).await.unwrap_err();
-        assert_eq!(never.last, Readiness::Absent);
-        // A standby without hot standby takes no connections for as long as it is one.
-        server.spawn(StartAs::Standby, &Recovery { upstream: None, overrides: [("hot_standby".to_owned(), "off".to_owned())].into() });
-        let mut seen = server.client.probe_new_connection().await;
+        assert_eq!(never.source.readiness(), Readiness::Absent);
+        // A standby that waits for its archive takes no connections.
+        let dir = root.path().display();
+        let restore = format!("while test -d {dir} && ! test -e {dir}/go; do sleep 0.05; done; false");
+        let overrides = [("restore_command".to_owned(), restore)].into();
+        server.spawn(StartAs::Standby, &Recovery { upstream: None, overrides });
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !matches!(seen, Readiness::Ready | Readiness::Starting) {
-            assert!(tokio::time::Instant::now() < deadline, "neither starting nor ready, but {seen:?}");
+        let mut seen = server.client.probe_new_connection().await;
+        while seen != Readiness::Starting {
+            assert!(tokio::time::Instant::now() < deadline, "not starting, but {seen:?}\n{}", server.log());
             tokio::task::yield_now().await;
             seen = server.client.probe_new_connection().await;
         }
+        fs::write(root.path().join("go"), "").unwrap();
         wait_ready(&server.client, PATIENCE).await.unwrap();
         server.kill(Signal::STOP);
         assert_eq!(server.client.probe_new_connection().await, Readiness::Silent);
