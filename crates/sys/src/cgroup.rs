@@ -54,8 +54,8 @@ impl Leaf {
     }
 }
 
-/// The directory of this process's cgroup of version 2.
-fn own_directory() -> io::Result<PathBuf> {
+/// The directory of this process's cgroup of version 2; an error where there is none.
+pub fn own_directory() -> io::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let own = std::fs::read_to_string("/proc/self/cgroup")?;
     directory(&mounts, &own).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
