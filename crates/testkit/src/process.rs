@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use pgbaton_sys::child::{ChildSetup, Credentials};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 
@@ -91,16 +92,17 @@ impl Launch {
         self.env("HOME", home).env("USER", &user.name).env("LOGNAME", &user.name)
     }
 
-    /// Starts it as a direct child in a process group of its own. The caller must reap it.
-    pub(crate) fn spawn(&self) -> Result<Child, ProcessError> {
+    /// Starts it as a direct child in a process group of its own. The caller must reap it. With `parent_death_signal`,
+    /// the kernel kills it when the **thread** that started it ends.
+    pub(crate) fn spawn(&self, parent_death_signal: Option<Signal>) -> Result<Child, ProcessError> {
         let log = open_log(&self.log)?;
         let errors = log.try_clone().map_err(|source| ProcessError::Log { path: self.log.clone(), source })?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(&self.environment).current_dir(&self.directory).process_group(0);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
+        // Here and not by the standard library, which would change the user after this and so clear the death signal.
+        let credentials = self.user.map(|(uid, gid)| Credentials { uid, gid, groups: Vec::new() });
+        ChildSetup { credentials, parent_death_signal, ..ChildSetup::default() }.apply(&mut command);
         command.spawn().map_err(|source| ProcessError::Start { program: self.program.clone(), source })
     }
 }
@@ -110,8 +112,9 @@ fn open_log(path: &Path) -> Result<File, ProcessError> {
     opened.map_err(|source| ProcessError::Log { path: path.to_owned(), source })
 }
 
-/// One process with its process group, both killed when this is dropped. What leaves the group, such as PostgreSQL's
-/// backends, needs a [`crate::Host`].
+/// One process with its process group, both killed when this is dropped. The process itself also dies with the thread
+/// that started it, however that ends, so a test that is killed leaves it not behind. What leaves the group, such as
+/// PostgreSQL's backends, needs a [`crate::Host`].
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -121,7 +124,7 @@ pub struct Process {
 impl Process {
     /// Starts it.
     pub fn start(launch: &Launch) -> Result<Self, ProcessError> {
-        Ok(Self { child: launch.spawn()?, log: launch.log.clone() })
+        Ok(Self { child: launch.spawn(Some(Signal::KILL))?, log: launch.log.clone() })
     }
 
     /// Its number.
@@ -186,6 +189,15 @@ mod tests {
         let pid = process.pid();
         drop(process);
         assert!(signal_process(pid, Signal::CONT).is_err(), "the process is gone and reaped");
+    }
+
+    #[test]
+    fn a_process_does_not_outlive_the_thread_that_started_it() {
+        let user = OsUser::for_servers().unwrap();
+        let launch = Launch::new("/bin/sleep", "/dev/null").args(["600"]).user(&user);
+        let mut process = std::thread::spawn(move || Process::start(&launch).unwrap()).join().unwrap();
+        let status = process.wait(Duration::from_secs(10)).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::KILL.as_raw()));
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn answer(request: Request, shared: &Shared) -> Reply {
             // Held while the standard library starts a process: when that fails it reaps its own child, which the
             // reaper below must not take from it.
             let _ended = lock(shared);
-            match launch.spawn() {
+            match launch.spawn(None) {
                 Ok(child) => {
                     shared.started.notify_one();
                     Reply::Started { pid: Pid::from_child(&child).as_raw_nonzero().get() }
