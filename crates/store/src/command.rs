@@ -111,6 +111,16 @@ impl Compare {
         Self::Lease { key: key.into(), lease: Some(lease) }
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value { key, value } => key.len() + value.len(),
+            Self::CreateRevision { key, .. }
+            | Self::ModRevision { key, .. }
+            | Self::Version { key, .. }
+            | Self::Lease { key, .. } => key.len(),
+        }
+    }
+
     pub(crate) fn holds(&self, get: impl Fn(&str) -> Option<KeyValue>) -> bool {
         match self {
             Self::CreateRevision { key, ordering, revision } => {
@@ -229,6 +239,12 @@ impl Txn {
         if total > limits::TXN_PARTS_MAX {
             return Err(Refusal::Limit(format!("{total} parts in a transaction, {} at most", limits::TXN_PARTS_MAX)));
         }
+        let ops = self.success.iter().chain(&self.failure);
+        let compared = self.compares.iter().map(Compare::bytes).sum::<usize>();
+        let bytes = compared + ops.map(|op| op_bytes(op).0.len() + op_bytes(op).1).sum::<usize>();
+        if bytes > limits::TXN_BYTES_MAX {
+            return Err(Refusal::Limit(format!("a transaction of {bytes} bytes, {} at most", limits::TXN_BYTES_MAX)));
+        }
         for branch in [&self.success, &self.failure] {
             branch.iter().try_for_each(validate_op)?;
             validate_branch(branch)?;
@@ -237,11 +253,16 @@ impl Txn {
     }
 }
 
-fn validate_op(op: &Op) -> Result<(), Refusal> {
-    let (key, value_length) = match op {
+/// The key of an operation and the length of its value.
+fn op_bytes(op: &Op) -> (&str, usize) {
+    match op {
         Op::Put { key, value, .. } => (key, value.len()),
         Op::Delete { key } | Op::DeletePrefix { prefix: key } | Op::Get { key } => (key, 0),
-    };
+    }
+}
+
+fn validate_op(op: &Op) -> Result<(), Refusal> {
+    let (key, value_length) = op_bytes(op);
     if key.is_empty() {
         return Err(Refusal::Invalid("an empty key".to_owned()));
     }

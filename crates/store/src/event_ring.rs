@@ -12,7 +12,17 @@ pub struct EventRing {
     events_max: usize,
     /// Changes up to and including this revision are not in `recent` any more.
     dropped_through: Revision,
-    watchers: Vec<(String, WatchSender)>,
+    watchers: Vec<Watcher>,
+}
+
+/// Someone who watches.
+#[derive(Debug)]
+struct Watcher {
+    prefix: String,
+    /// Changes below this are not wanted: they are in the snapshot that the watcher has read, maybe from a node that was
+    /// ahead of this one.
+    from: Revision,
+    sender: WatchSender,
 }
 
 impl EventRing {
@@ -25,12 +35,12 @@ impl EventRing {
     pub fn publish(&mut self, events: &[Event]) {
         let Some(last) = events.last() else { return };
         let revision = last.revision;
-        self.watchers.retain(|(prefix, sender)| {
-            let wanted = matching(events.iter(), prefix);
+        self.watchers.retain(|watcher| {
+            let wanted = wanted(events.iter(), &watcher.prefix, watcher.from);
             if wanted.is_empty() {
-                !sender.is_closed()
+                !watcher.sender.is_closed()
             } else {
-                sender.send(WatchItem::Batch { revision, events: wanted })
+                watcher.sender.send(WatchItem::Batch { revision, events: wanted })
             }
         });
         self.recent.extend(events.iter().cloned());
@@ -45,9 +55,9 @@ impl EventRing {
     pub fn reset(&mut self, revision: Revision) {
         self.recent.clear();
         self.dropped_through = revision;
-        for (_, sender) in self.watchers.drain(..) {
+        for watcher in self.watchers.drain(..) {
             // Fails when the watcher has gone or is full; either way it learns by the closed channel.
-            let _ = sender.send(WatchItem::Compacted { revision });
+            let _ = watcher.sender.send(WatchItem::Compacted { revision });
         }
     }
 
@@ -59,16 +69,15 @@ impl EventRing {
             sender.send(WatchItem::Compacted { revision: self.dropped_through });
             return watch;
         }
-        let missed = self.recent.iter().filter(|event| event.revision >= from);
-        let missed = matching(missed, prefix);
+        let missed = wanted(self.recent.iter(), prefix, from);
         if let Some(revision) = missed.last().map(|event| event.revision) {
             sender.send(WatchItem::Batch { revision, events: missed });
         }
-        self.watchers.push((prefix.to_owned(), sender));
+        self.watchers.push(Watcher { prefix: prefix.to_owned(), from, sender });
         watch
     }
 }
 
-fn matching<'a>(events: impl Iterator<Item = &'a Event>, prefix: &str) -> Vec<Event> {
-    events.filter(|event| event.key().starts_with(prefix)).cloned().collect()
+fn wanted<'a>(events: impl Iterator<Item = &'a Event>, prefix: &str, from: Revision) -> Vec<Event> {
+    events.filter(|event| event.revision >= from && event.key().starts_with(prefix)).cloned().collect()
 }

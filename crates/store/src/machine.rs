@@ -21,6 +21,8 @@ pub mod limits {
     pub const LEASES_MAX: usize = 1_000;
     /// The most compares and operations in one transaction, as etcd's `--max-txn-ops`.
     pub const TXN_PARTS_MAX: usize = 128;
+    /// All keys and values of a transaction together, in bytes: it is one record of a log, which must fit a segment.
+    pub const TXN_BYTES_MAX: usize = 2 * 1024 * 1024;
     /// The shortest lease in milliseconds. Below it, renewing would be all that is done.
     pub const TTL_MS_MIN: u64 = 100;
     /// The longest lease in milliseconds: one day. A longer one is a mistake of units.
@@ -172,6 +174,22 @@ impl Machine {
                 found: found.map(|record| record.create_revision),
             }),
         }
+    }
+
+    /// The answer to a transaction that changes nothing whichever branch is taken.
+    ///
+    /// # Errors
+    /// When it is not valid, or not read-only.
+    pub fn query(&self, txn: &Txn) -> Result<TxnResult, Refusal> {
+        txn.validate()?;
+        let succeeded = txn.compares.iter().all(|compare| compare.holds(|key| self.get(key)));
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let read = |op: &Op| match op {
+            Op::Get { key } => Ok(OpResponse::Got(self.get(key))),
+            _ => Err(Refusal::Invalid("a change in a transaction that is to read only".to_owned())),
+        };
+        let responses = branch.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(TxnResult { succeeded, revision: self.revision, responses })
     }
 
     /// Applies one command.

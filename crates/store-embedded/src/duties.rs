@@ -1,0 +1,135 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use pgbaton_store::Command;
+use pgbaton_types::BootTime;
+
+use crate::node::Node;
+use crate::raft_types::Request;
+use crate::state_machine::now;
+use crate::timing::{SLOW_FLUSH, STUCK_FLUSH};
+
+/// The longest pause between two looks: what a lease may end late by, besides the commit of its end.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the end of a lease may take to be committed before it is proposed again.
+const EXPIRE_WITHIN: Duration = Duration::from_secs(2);
+
+/// At most so often leadership is moved off the member that holds the baton: moving it costs a moment without a leader.
+const AVOID_EVERY: Duration = Duration::from_mins(1);
+
+/// At most so often leadership is handed over because of a slow disk.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(1);
+
+/// How many entries a voter may be behind to take over the leadership.
+const CAUGHT_UP_ENTRIES: u64 = 16;
+
+/// What a leader does besides answering: ends leases that ran out, gives the leadership away when its disk is slow or its
+/// host holds the baton. Also notices when Raft or the log has stopped.
+pub(crate) async fn keep(node: Arc<Node>) {
+    let mut failed = node.flush.failed();
+    let mut avoided: Option<BootTime> = None;
+    let mut handed_over: Option<BootTime> = None;
+    loop {
+        let leads = node.leading_term().is_some();
+        let pause = if leads { end_leases(&node).await } else { TICK };
+        if leads {
+            let busy = node.flush.busy_for(now());
+            if busy > SLOW_FLUSH && due(handed_over, HAND_OVER_EVERY) {
+                handed_over = Some(now());
+                hand_over(&node, "its disk is slow").await;
+            }
+            if busy > STUCK_FLUSH && other_voters(&node) {
+                stop(&node, format!("a write of the log has taken {} ms, and nobody took over", busy.as_millis()))
+                    .await;
+                return;
+            }
+            if node.prefers_not_to_lead.load(Ordering::Acquire) && due(avoided, AVOID_EVERY) {
+                // Only a transfer counts: nobody may have caught up yet.
+                avoided = hand_over(&node, "its host holds the baton").await.then(now).or(avoided);
+            }
+        }
+        if let Err(error) = &node.raft.metrics().borrow_watched().running_state {
+            node.set_fatal(error.to_string());
+            return;
+        }
+        // Woken at once when the log fails; what it says is read where the borrow has ended.
+        drop(tokio::time::timeout(pause, failed.wait_for(Option::is_some)).await);
+        let failure = failed.borrow().clone();
+        if let Some(reason) = failure {
+            stop(&node, reason).await;
+            return;
+        }
+    }
+}
+
+fn due(last: Option<BootTime>, every: Duration) -> bool {
+    last.is_none_or(|last| now().since(last) >= every)
+}
+
+async fn stop(node: &Node, reason: String) {
+    node.set_fatal(reason);
+    if let Err(error) = node.raft.shutdown().await {
+        tracing::error!(%error, "Raft did not stop in order");
+    }
+}
+
+/// Proposes the end of leases that have run out; returns the pause until the next one may.
+async fn end_leases(node: &Node) -> Duration {
+    let (ids, next) = {
+        let mut applied = node.machine.locked();
+        (applied.times.due(now()), applied.times.next_expiry())
+    };
+    if ids.is_empty() {
+        return next.map_or(TICK, |next| next.since(now()).min(TICK));
+    }
+    tracing::info!(?ids, "leases have run out");
+    let proposal = node.raft.client_write(Request(Command::LeaseExpire { ids }));
+    match tokio::time::timeout(EXPIRE_WITHIN, proposal).await {
+        Ok(Ok(_applied)) => Duration::ZERO,
+        Ok(Err(error)) => {
+            tracing::info!(%error, "the end of leases was not committed");
+            TICK
+        }
+        Err(_) => {
+            tracing::warn!("the end of leases was not committed in time");
+            TICK
+        }
+    }
+}
+
+fn other_voters(node: &Node) -> bool {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().voter_ids().any(|voter| voter != metrics.id)
+}
+
+/// Asks the voter that is furthest to take over; `false`: none has caught up.
+async fn hand_over(node: &Node, why: &str) -> bool {
+    let target = {
+        let metrics = node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return false;
+        }
+        let enough = metrics.last_log_index.unwrap_or(0).saturating_sub(CAUGHT_UP_ENTRIES);
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let replication = metrics.replication.iter().flatten();
+        replication
+            .filter(|(id, _)| **id != metrics.id && voters.contains(id))
+            .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
+            .filter(|(index, _)| *index >= enough)
+            .max()
+            .map(|(_, id)| id)
+    };
+    let Some(target) = target else { return false };
+    tracing::info!(to = format!("{target:016x}"), why, "this node gives the leadership of the store away");
+    if let Err(error) = node.raft.trigger().transfer_leader(target).await {
+        tracing::warn!(%error, "the leadership of the store was not given away");
+        return false;
+    }
+    true
+}

@@ -1,0 +1,59 @@
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy};
+
+/// The time between two heartbeats of the Raft leader, in milliseconds.
+const HEARTBEAT_MS: u64 = 100;
+
+/// The shortest and the longest time after the last heartbeat at which a voter stands for election, in milliseconds. openraft's
+/// leader lease is as long as the longest; with these figures a lost leader costs about a second.
+const ELECTION_MS: (u64, u64) = (300, 600);
+
+/// Connecting again to a peer whose connection broke, in milliseconds: openraft's pause after an unreachable peer, and the
+/// handshake.
+const RECONNECT_MS: u64 = 200 + 100;
+
+/// The shortest lease that the agents use, in milliseconds.
+const SHORTEST_LEASE_MS: u64 = 5_000;
+
+// Two elections (the first may end in a split vote), each after the old leader's lease, with connecting again, leave half a
+// second of the shortest lease for the renewal itself: a change of the Raft leader must not cost the baton.
+const _: () = assert!(2 * (ELECTION_MS.1 + ELECTION_MS.1 + RECONNECT_MS) + 500 <= SHORTEST_LEASE_MS * 9 / 10);
+const _: () = assert!(3 * HEARTBEAT_MS <= ELECTION_MS.0, "two lost heartbeats are no reason for an election");
+
+/// A write of the log that takes longer than this makes the leader hand over: its disk would slow every change down.
+pub(crate) const SLOW_FLUSH: Duration = Duration::from_secs(1);
+
+/// After this it stops leading by stopping Raft, if nobody took over; and until then it renews no lease, so that living
+/// timers do not hide a dead disk.
+pub(crate) const STUCK_FLUSH: Duration = Duration::from_secs(5);
+
+/// How many entries after a snapshot the next one is made.
+const SNAPSHOT_EVERY: u64 = 5_000;
+
+/// How many entries before a snapshot are kept, for followers that are a little behind.
+const KEPT_ENTRIES: u64 = 500;
+
+/// The most entries in one message.
+const ENTRIES_PER_MESSAGE_MAX: u64 = 64;
+
+/// openraft's settings.
+pub(crate) fn raft_config() -> Config {
+    Config {
+        cluster_name: "pgbaton".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        install_snapshot_timeout: 5_000,
+        max_payload_entries: ENTRIES_PER_MESSAGE_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        // Memory: these queues are allocated in blocks as they fill, but a limit belongs to each.
+        api_channel_size: Some(1_024),
+        notification_channel_size: Some(1_024),
+        state_machine_channel_size: Some(64),
+        // An isolated voter must not drive its term up and depose a healthy leader when it is back.
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    }
+}
