@@ -47,8 +47,9 @@ impl Scratch {
         for (pid, name) in self.processes() {
             say(&format!("left behind: process {pid}: {name}"));
             found.push(format!("process {pid} ({name})"));
-            // Losing it is right: the process may have ended by itself meanwhile, and it is reported either way.
-            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+            // By the shell's own `kill`, for a bare machine has no program of that name. Losing it is right: the process
+            // may have ended by itself meanwhile, and it is reported either way.
+            let _ = Command::new("sh").args(["-c", "kill -KILL \"$0\"", &pid.to_string()]).output();
         }
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             found.push(format!("file {}", entry.path().display()));
