@@ -1,0 +1,117 @@
+use pgbaton_api::layout::MemberRecord;
+use pgbaton_api::{Eligibility, Explain, ExplainedGuard, ExplainedLease, ExplainedStep, Guarantee, StepOutcome};
+use pgbaton_core::{Finding, Verdict};
+use pgbaton_types::Lsn;
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::cluster::View;
+use crate::clock;
+use crate::shared::Snapshot;
+
+/// The document with what the last handover came to.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    explain: Explain,
+    /// Why a handover was called off or refused last; absent after one that went through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_handover: Option<String>,
+}
+
+/// `GET /explain`: why this member does what it does, and who would lead if the leader were gone.
+pub(super) fn explain(now: &Snapshot) -> Answer {
+    let cluster = &now.observation.store.cluster;
+    let time = clock::now();
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let explain = Explain {
+        member: now.observation.me.to_string(),
+        role: now.role.to_string(),
+        epoch: cluster.leader.as_ref().map(|leader| leader.epoch.0),
+        paused: now.settings.paused,
+        lease: ExplainedLease {
+            holder: cluster.leader.as_ref().map(|leader| leader.member.to_string()),
+            remaining_ms: now.observation.lease.map(|lease| millis(lease.deadline.since(time))),
+            guard: ExplainedGuard {
+                alive: now.guard.alive,
+                armed: now.guard.armed,
+                kill_ms: millis(now.guard.kill_time),
+            },
+        },
+        guarantee: guarantee(now.guarantee),
+        report: now.report.iter().map(step).collect(),
+        would_lead: would_lead(now),
+        caveats: caveats(now),
+    };
+    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone() })
+}
+
+fn guarantee(text: &str) -> Guarantee {
+    match text {
+        "quorum" => Guarantee::Quorum,
+        "lease+stonith" => Guarantee::LeaseAndStonith,
+        _ => Guarantee::Lease,
+    }
+}
+
+fn step(finding: &Finding) -> ExplainedStep {
+    let (outcome, reason) = match &finding.verdict {
+        Verdict::Taken(reason) => (StepOutcome::Taken, reason),
+        Verdict::NotApplicable(reason) => (StepOutcome::NotApplicable, reason),
+        Verdict::Blocked(reason) => (StepOutcome::Blocked, reason),
+    };
+    ExplainedStep { step: finding.step.name().to_owned(), outcome, reason: reason.clone() }
+}
+
+/// All members but the holder: those that may lead first, then by what would be lost.
+fn would_lead(now: &Snapshot) -> Vec<Eligibility> {
+    let view = View::known(now);
+    let position = now.observation.store.cluster.position;
+    let mut list: Vec<Eligibility> = view
+        .members
+        .iter()
+        .filter(|(name, _)| view.leader.as_ref() != Some(*name))
+        .map(|(name, record)| {
+            let own = name.as_str() == now.observation.me.as_str();
+            let reasons = if own { now.unfit.iter().cloned().collect() } else { obstacles(record, position, now) };
+            let loss_bytes = record.xlog_location.map(|at| position.bytes_ahead_of(at));
+            Eligibility { member: name.clone(), eligible: reasons.is_empty(), reasons, loss_bytes }
+        })
+        .collect();
+    list.sort_by_key(|entry| (!entry.eligible, entry.loss_bytes.unwrap_or(u64::MAX), entry.member.clone()));
+    list
+}
+
+/// What is known to keep another member from leading, by what it published. It decides by what it knows itself.
+fn obstacles(record: &MemberRecord, position: Lsn, now: &Snapshot) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if record.tags.get("nofailover").is_some_and(|tag| *tag == serde_json::Value::Bool(true)) {
+        reasons.push("it has the tag nofailover".to_owned());
+    }
+    if record.state != "running" {
+        reasons.push(format!("its server is not running but \"{}\"", record.state));
+    }
+    match record.xlog_location {
+        None => reasons.push("its position is not known".to_owned()),
+        Some(at) => {
+            let (lag, limit) = (position.bytes_ahead_of(at), now.settings.maximum_lag_on_failover);
+            if lag > limit {
+                reasons.push(format!("it lags by {lag} bytes, more than maximum_lag_on_failover ({limit})"));
+            }
+        }
+    }
+    reasons
+}
+
+/// What weakens the guarantee here.
+fn caveats(now: &Snapshot) -> Vec<String> {
+    let mut caveats = now.alarms.clone();
+    if now.guard.paused {
+        caveats.push("the guard is disarmed because the cluster is paused: no deadline is enforced".to_owned());
+    }
+    if !now.guard.alive {
+        caveats.push("the guard does not answer".to_owned());
+    }
+    caveats.extend(now.guard.missing_rights.iter().map(|right| format!("the guard lacks a right: {right}")));
+    caveats
+}
