@@ -5,6 +5,7 @@
 //! processes, namespaces. Nothing here decides about a cluster, and nothing here is part of an agent.
 //!
 //! ```text
+//! Cluster ── pgbaton members, each on a host of its own
 //! Network ── namespace per host, bridge, links that can be cut
 //!    └─ Host ── one process tree below a sub-reaper: killed as a whole
 //!         └─ processes: agent, guard, PostgreSQL, etcd ...
@@ -12,6 +13,7 @@
 //! ```
 
 pub mod clock;
+pub mod cluster;
 pub mod dirs;
 pub mod host;
 pub mod netns;
@@ -22,6 +24,7 @@ pub mod user;
 pub mod wait;
 pub mod writer;
 
+pub use cluster::Cluster;
 pub use dirs::TempDir;
 pub use host::{Host, HostProgram};
 pub use netns::Network;

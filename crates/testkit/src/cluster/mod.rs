@@ -1,0 +1,328 @@
+//! A cluster of pgbaton members with the embedded store: for the demo, the trials and the tests of the binary.
+//!
+//! Each member is a [`Host`] with its own YAML, data, store and log below one directory, either on held loopback ports or
+//! (as root) in a network namespace whose link can be cut. Members are looked at from outside only: over REST, by SQL, by
+//! their processes. Nothing here waits for a time instead of a state, and nothing decides anything about the cluster.
+
+mod error;
+mod faults;
+mod http;
+mod layout;
+mod servers;
+mod view;
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::process::Launch;
+use crate::user::OsUser;
+use crate::writer::{Target, Writer};
+use crate::{Host, HostProgram, Network, TempDir, postgres, wait};
+
+pub use error::ClusterError;
+pub use faults::Part;
+pub use http::Answer;
+pub use layout::{Options, Place};
+pub use servers::{Rows, ServerState};
+pub use view::MemberView;
+
+use layout::{Member, SUPERUSER_PASSWORD};
+
+/// Result of everything that is done to a cluster.
+pub type Outcome<T = ()> = Result<T, ClusterError>;
+
+/// The superuser of every member's server.
+pub const SUPERUSER: &str = "postgres";
+
+/// Lines of each member's log that are shown when a test fails: some loops of a few lines each, and the server's last words.
+const LOG_TAIL: usize = 60;
+
+/// The programs that a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The binary under test. Copied, so that a build meanwhile does not change it.
+    pub pgbaton: PathBuf,
+    /// What becomes a host.
+    pub host: HostProgram,
+}
+
+/// Members, numbered from 0, and what can be done to them. Everything goes when this is dropped; when that happens in a
+/// panic, the end of each member's log is shown.
+#[derive(Debug)]
+pub struct Cluster {
+    options: Options,
+    program: PathBuf,
+    members: Vec<Member>,
+    hosts: Vec<RefCell<Host>>,
+    agents: Vec<Option<Pid>>,
+    // In this order after the hosts: namespaces go when nothing runs in them, the directory when nobody writes to it.
+    network: Option<Network>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Prepares the hosts and the files of all members. Nothing of pgbaton runs yet.
+    pub fn new(programs: &Programs, options: Options) -> Outcome<Self> {
+        let user = OsUser::for_servers()?;
+        let directory = TempDir::new("c", &user)?;
+        let program = directory.path().join("pgbaton");
+        fs::copy(&programs.pgbaton, &program)
+            .and_then(|_| fs::set_permissions(&program, fs::Permissions::from_mode(0o755)))
+            .map_err(|source| ClusterError::File { path: programs.pgbaton.clone(), source })?;
+        let network = match options.place {
+            Place::Loopback => None,
+            Place::Namespaces => Some(Network::new(options.members)?),
+        };
+        let members = Member::all(&options, network.as_ref(), &directory, &user)?;
+        let bin_dir = postgres::bin_dir()?;
+        let mut hosts = Vec::new();
+        for member in &members {
+            let text = member.yaml(&options, &members, &bin_dir);
+            directory.file(&format!("{}.yml", member.name), &text, &user)?;
+            let program = match &network {
+                Some(network) => programs.host.inside(&network.namespace(member.number)),
+                None => programs.host.clone(),
+            };
+            hosts.push(RefCell::new(Host::start(&member.name, &program)?));
+        }
+        let agents = vec![None; members.len()];
+        Ok(Self { options, program, members, hosts, agents, network, directory })
+    }
+
+    /// How it was asked for.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// How many members it has.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// A member's name in the cluster.
+    pub fn name(&self, member: usize) -> &str {
+        &self.members[member].name
+    }
+
+    /// The member of that name.
+    pub fn member(&self, name: &str) -> Option<usize> {
+        self.members.iter().position(|member| member.name == name)
+    }
+
+    /// Starts a member that does not run.
+    pub fn start(&mut self, member: usize) -> Outcome {
+        let this = &self.members[member];
+        let launch = Launch::new(self.program.clone(), this.log())
+            .user(&this.user)
+            .env("TMPDIR", std::env::temp_dir().to_string_lossy())
+            .args(["agent".to_owned(), self.config(member).display().to_string()]);
+        self.agents[member] = Some(self.hosts[member].borrow_mut().launch(&launch)?);
+        Ok(())
+    }
+
+    /// Starts all members that do not run, in their order.
+    pub fn start_all(&mut self) -> Outcome {
+        for member in 0..self.size() {
+            if !self.is_running(member)? {
+                self.start(member)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a member was started and has not ended.
+    pub fn is_running(&self, member: usize) -> Outcome<bool> {
+        Ok(self.agents[member].is_some() && self.exit_code(member)?.is_none())
+    }
+
+    /// How a member that was started has ended; none while it runs.
+    pub fn exit_code(&self, member: usize) -> Outcome<Option<i32>> {
+        match self.agents[member] {
+            Some(pid) => Ok(self.hosts[member].borrow_mut().ended(pid)?),
+            None => Ok(None),
+        }
+    }
+
+    /// SIGTERM, as a service manager does it, and waits until the member has ended and nothing of it is left.
+    pub fn stop_member(&mut self, member: usize, limit: Duration) -> Outcome<i32> {
+        self.terminate(member)?;
+        let awaited = format!("the end of {}", self.name(member));
+        let code = wait::until(&awaited, limit, || match self.exit_code(member) {
+            Ok(Some(code)) => Ok(code),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })?;
+        wait::until(&format!("{awaited} and of all its processes"), limit, || match self.processes(member) {
+            Ok(left) if left.is_empty() => Ok(()),
+            Ok(left) => Err(format!("{left:?}")),
+            Err(error) => Err(error.to_string()),
+        })?;
+        self.agents[member] = None;
+        Ok(code)
+    }
+
+    /// SIGTERM to a member, without waiting.
+    pub fn terminate(&mut self, member: usize) -> Outcome {
+        let pid = self.agents[member]
+            .ok_or_else(|| ClusterError::NoProcess { member: self.name(member).to_owned(), part: Part::OuterGuard })?;
+        Ok(self.hosts[member].borrow_mut().signal(pid, Signal::TERM)?)
+    }
+
+    /// Waits until one server is primary, all others stream from it, and the members say the same.
+    pub fn wait_healthy(&self, limit: Duration) -> Outcome {
+        let servers = self.servers();
+        let all = servers.len();
+        self.awaiting("one primary, all others streaming, and all members knowing it", limit, || {
+            let states = servers::states(&servers, SUPERUSER, SUPERUSER_PASSWORD)?;
+            let primaries = states.iter().filter(|state| state.is_primary()).count();
+            let streaming = states.iter().filter(|state| state.is_streaming()).count();
+            if primaries != 1 || streaming != all - 1 {
+                return Ok(Err(format!("{states:?}")));
+            }
+            let views = self.views()?;
+            let count = |role, state| views.iter().filter(|view| view.role == role && view.state == state).count();
+            let known = count("leader", "running") == 1 && count("replica", "streaming") == all - 1;
+            Ok(if known { Ok(()) } else { Err(format!("{views:?}")) })
+        })
+    }
+
+    /// Waits until exactly one server takes writes, and gives it.
+    pub fn wait_primary(&self, limit: Duration) -> Outcome<usize> {
+        self.awaiting("one primary", limit, || {
+            let states = self.states()?;
+            let primaries: Vec<_> = (0..states.len()).filter(|member| states[*member].is_primary()).collect();
+            Ok(if let [one] = primaries[..] { Ok(one) } else { Err(format!("{states:?}")) })
+        })
+    }
+
+    /// Waits until a member's server streams from a primary.
+    pub fn wait_streaming(&self, member: usize, limit: Duration) -> Outcome {
+        self.awaiting(&format!("{} streaming", self.name(member)), limit, || {
+            let state = self.states()?.swap_remove(member);
+            Ok(if state.is_streaming() { Ok(()) } else { Err(format!("{state:?}")) })
+        })
+    }
+
+    /// Looks until `look` answers with a value; an error of the look itself counts as something seen.
+    pub fn awaiting<T>(
+        &self,
+        awaited: &str,
+        limit: Duration,
+        mut look: impl FnMut() -> Outcome<Result<T, String>>,
+    ) -> Outcome<T> {
+        Ok(wait::until(awaited, limit, || match look() {
+            Ok(seen) => seen,
+            Err(error) => Err(error::chain(&error)),
+        })?)
+    }
+
+    /// What each server says of itself.
+    pub fn states(&self) -> Outcome<Vec<ServerState>> {
+        servers::states(&self.servers(), SUPERUSER, SUPERUSER_PASSWORD)
+    }
+
+    /// The members as they know each other, from the first that answers `GET /cluster`.
+    pub fn views(&self) -> Outcome<Vec<MemberView>> {
+        view::of(&self.rest_addresses())
+    }
+
+    /// Who leads by the members' word.
+    pub fn leader(&self) -> Outcome<Option<usize>> {
+        Ok(self.views()?.iter().find(|view| view.role == "leader").and_then(|view| self.member(&view.name)))
+    }
+
+    /// Asks a member over REST. `limit` is for the answer.
+    pub fn rest(&self, member: usize, method: &str, path: &str, body: &str, limit: Duration) -> Outcome<Answer> {
+        http::ask(self.members[member].rest, method, path, body, limit)
+    }
+
+    /// Runs SQL on a member's server: the rows of the last statement.
+    pub fn sql(&self, member: usize, statement: &str) -> Outcome<Rows> {
+        servers::rows(self.members[member].postgres, SUPERUSER, SUPERUSER_PASSWORD, statement)
+    }
+
+    /// Where the servers listen, in the order of the members.
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.members.iter().map(|member| member.postgres).collect()
+    }
+
+    /// Where the members' REST servers listen, in the order of the members.
+    pub fn rest_addresses(&self) -> Vec<SocketAddr> {
+        self.members.iter().map(|member| member.rest).collect()
+    }
+
+    /// The superuser on all servers.
+    pub fn target(&self) -> Target {
+        let (user, password) = (SUPERUSER.to_owned(), Some(SUPERUSER_PASSWORD.to_owned()));
+        Target { servers: self.servers(), user, password, database: "postgres".to_owned() }
+    }
+
+    /// Starts a writer to all servers.
+    pub fn writer(&self) -> Outcome<Writer> {
+        Ok(Writer::start(&self.target())?)
+    }
+
+    /// A member's configuration file, for the command line's `-c`.
+    pub fn config(&self, member: usize) -> PathBuf {
+        self.directory.path().join(format!("{}.yml", self.name(member)))
+    }
+
+    /// The copy of the binary that the members run.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// A member's data directory.
+    pub fn data_dir(&self, member: usize) -> PathBuf {
+        self.members[member].data_dir()
+    }
+
+    /// A member's part of the embedded store.
+    pub fn raft_dir(&self, member: usize) -> PathBuf {
+        self.members[member].raft_dir()
+    }
+
+    /// The directory of a member's Unix socket: reached also when its link is cut.
+    pub fn socket_dir(&self, member: usize) -> PathBuf {
+        self.members[member].directory.clone()
+    }
+
+    /// The port of a member's server.
+    pub fn postgres_port(&self, member: usize) -> u16 {
+        self.members[member].postgres.port()
+    }
+
+    /// What a member has written: guard, agent and server.
+    pub fn log_path(&self, member: usize) -> PathBuf {
+        self.members[member].log()
+    }
+
+    /// The last lines of every member's log.
+    pub fn log_ends(&self) -> String {
+        let mut text = String::new();
+        for member in &self.members {
+            let log = fs::read(member.log()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<_> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+            text.push_str(&format!("--- {} ({})\n{}\n", member.name, member.log().display(), end.join("\n")));
+        }
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Losing it is right: the test has failed and said why; this is help.
+            let _ = writeln!(std::io::stderr().lock(), "{}", self.log_ends());
+        }
+    }
+}
