@@ -1,0 +1,170 @@
+//! What comes of an agent's decisions: immediate actions here, operations in `operations`.
+
+use pgbaton_core::Action;
+use pgbaton_core::execution::Stale;
+use pgbaton_core::observation::Initialize;
+use pgbaton_store::{Compare, Op, Txn};
+use pgbaton_types::Revision;
+
+use crate::event::{Event, Purpose, Question};
+use crate::invariants::Moment;
+use crate::layout;
+use crate::store_model::{Acquire, Request};
+use crate::time::{MILLISECOND, SECOND, nanos};
+use crate::world::{World, trace};
+
+impl World {
+    /// Carries out the last decision, each action checked again.
+    pub(crate) fn agent_execute(&mut self, member: usize, life: u64) {
+        let agent = &mut self.hosts[member].agent;
+        if !agent.alive || agent.life != life {
+            return;
+        }
+        let Some(decision) = agent.pending.take() else { return };
+        for action in &decision.actions {
+            if !self.hosts[member].agent.alive || self.violation.is_some() {
+                return;
+            }
+            if let Err(stale) = self.check_action(member, action) {
+                self.refused(member, action, &stale);
+                continue;
+            }
+            self.trace_action(member, action);
+            self.witness(&Moment::Executing { member, action });
+            self.execute(member, action);
+        }
+    }
+
+    fn refused(&mut self, member: usize, action: &Action, stale: &Stale) {
+        trace!(self, "{}: agent: {action:?} not done: {stale}", self.names[member]);
+        let life = self.hosts[member].agent.life;
+        self.after(20 * MILLISECOND, Event::Watch { member, life });
+    }
+
+    fn trace_action(&mut self, member: usize, action: &Action) {
+        let quiet = matches!(
+            action,
+            Action::SetSlots { .. }
+                | Action::PublishPosition { .. }
+                | Action::AskPeers { .. }
+                | Action::DisarmGuard { .. }
+        );
+        if !quiet {
+            match action {
+                Action::Begin(kind) => trace!(self, "{}: agent: begins: {kind}", self.names[member]),
+                other => trace!(self, "{}: agent: {other:?}", self.names[member]),
+            }
+        }
+    }
+
+    fn execute(&mut self, member: usize, action: &Action) {
+        match action {
+            Action::Begin(kind) => self.operation_begin(member, kind.clone()),
+            Action::CancelOperation => self.operation_cancel(member),
+            Action::DisarmGuard { .. } => {
+                self.guard_disarm(member);
+                self.witness(&Moment::Changed);
+            }
+            Action::AskPeers { members } => {
+                for name in members {
+                    self.ask_named(member, name, Question::Position);
+                }
+            }
+            Action::PrepareCandidate { candidate, epoch } => {
+                self.ask_named(member, candidate, Question::Prepare(*epoch))
+            }
+            Action::AskProof { candidate, checkpoint } => {
+                self.ask_named(member, candidate, Question::Proof(*checkpoint))
+            }
+            Action::SetSlots { .. } => {}
+            Action::Exit { .. } => self.agent_exits(member),
+            Action::AcquireLease { .. } => self.acquire(member, action),
+            Action::ReleaseLease { created, successor } => self.release(member, *created, successor.as_ref()),
+            other => self.write_key(member, other),
+        }
+    }
+
+    fn ask_named(&mut self, member: usize, name: &pgbaton_types::MemberName, question: Question) {
+        if let Some(to) = self.index_of(name).filter(|to| *to != member) {
+            self.ask_peer(member, to, question);
+        }
+    }
+
+    fn agent_exits(&mut self, member: usize) {
+        // The operator, or the host's service manager, starts it again some time later.
+        self.hosts[member].durable.lease = None;
+        self.guard_disarm(member);
+        self.agent_dies(member);
+        let wait = self.rng.within(SECOND..10 * SECOND);
+        self.after(wait, Event::AgentStart { member });
+    }
+
+    fn acquire(&mut self, member: usize, action: &Action) {
+        let Action::AcquireLease { reserve, reservation_seen, ttl } = action else { return };
+        let lease = self.store.new_lease_id();
+        let raise_base = self.raise_base(member);
+        let acquire = Acquire {
+            member: self.names[member].clone(),
+            lease,
+            reserve: *reserve,
+            reservation_seen: reservation_seen.unwrap_or(Revision(0)),
+            ttl: *ttl,
+            raise_base,
+        };
+        self.hosts[member].agent.awaiting = true;
+        let ttl_ms = nanos(*ttl) / MILLISECOND;
+        self.send(member, Purpose::Acquire { lease: lease.0, ttl_ms }, Request::Acquire(acquire));
+    }
+
+    fn release(&mut self, member: usize, created: Revision, successor: Option<&pgbaton_types::MemberName>) {
+        let host = &mut self.hosts[member];
+        host.agent.lease = None;
+        host.agent.renewing = false;
+        host.durable.lease = None;
+        let mut success = vec![Op::delete(layout::LEADER)];
+        if successor.is_some() {
+            let text = layout::write_failover(Some(&self.names[member]), successor, true, None);
+            success.push(Op::put(layout::FAILOVER, text));
+        }
+        self.hosts[member].agent.awaiting = true;
+        let txn = Txn::when(vec![Compare::created_at(layout::LEADER, created)], success);
+        self.send(member, Purpose::Release, Request::Txn(txn));
+    }
+
+    fn write_key(&mut self, member: usize, action: &Action) {
+        let agent = &self.hosts[member].agent;
+        // Only while the leader key is the one of the lease that this was decided under.
+        let ours = agent.lease.map(|held| Compare::created_at(layout::LEADER, held.lease.created));
+        let held: Vec<Compare> = ours.into_iter().collect();
+        let (purpose, txn) = match action {
+            Action::ClaimBootstrap => {
+                let put = Op::put_leased(layout::INITIALIZE, "", agent.session);
+                (Purpose::Awaited, Txn::when(vec![Compare::absent(layout::INITIALIZE)], vec![put]))
+            }
+            Action::RecordInitialize { system_id, .. } => {
+                // If the key is empty or absent; which of the two it was is in the view.
+                let free = match agent.view.cluster.initialize {
+                    Initialize::Absent => Compare::absent(layout::INITIALIZE),
+                    _ => Compare::Value { key: layout::INITIALIZE.to_owned(), value: Vec::new() },
+                };
+                let compares = held.into_iter().chain([free]).collect();
+                (Purpose::Awaited, Txn::when(compares, vec![Op::put(layout::INITIALIZE, system_id.0.to_string())]))
+            }
+            Action::PublishPosition { position } => {
+                (Purpose::Publish, Txn::when(held, vec![Op::put(layout::STATUS, position.0.to_string())]))
+            }
+            Action::PublishHistory { history } => {
+                (Purpose::Publish, Txn::when(held, vec![Op::put(layout::HISTORY, layout::write_history(history))]))
+            }
+            Action::ClearFailover { revision, .. } => {
+                let compare = Compare::modified_at(layout::FAILOVER, *revision);
+                (Purpose::Awaited, Txn::when(vec![compare], vec![Op::delete(layout::FAILOVER)]))
+            }
+            other => panic!("not a write to the store: {other:?}"),
+        };
+        if purpose == Purpose::Awaited {
+            self.hosts[member].agent.awaiting = true;
+        }
+        self.send(member, purpose, Request::Txn(txn));
+    }
+}

@@ -1,0 +1,74 @@
+use pgbaton_types::Epoch;
+
+use super::Moment;
+use crate::operator_model::OperatorKind;
+use crate::time::Time;
+use crate::world::World;
+
+/// What several invariants need to know of the past.
+#[derive(Debug)]
+pub(crate) struct Chronicle {
+    /// All grants of the lease.
+    pub(crate) grants: Vec<Grant>,
+    /// For each member the life of its server that ran as a primary while the cluster was paused: nobody enforces
+    /// anything on it.
+    tainted: Vec<Option<u64>>,
+    /// When the store was wiped last.
+    pub(crate) wiped: Option<Time>,
+    /// An operator promoted a server by hand: its timeline's number was reserved by nobody.
+    pub(crate) promoted_by_hand: bool,
+}
+
+/// A grant of the lease by the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grant {
+    /// To whom.
+    pub(crate) member: usize,
+    /// The reign.
+    pub(crate) epoch: Epoch,
+    /// When.
+    pub(crate) at: Time,
+    /// The former holder gave it to this member.
+    pub(crate) handed_over: bool,
+}
+
+impl Chronicle {
+    pub(super) fn new(members: usize) -> Self {
+        Self { grants: Vec::new(), tainted: vec![None; members], wiped: None, promoted_by_hand: false }
+    }
+
+    /// What has to be known when the invariants look at the moment.
+    pub(super) fn before(&mut self, moment: &Moment<'_>, world: &World) {
+        match moment {
+            Moment::Granted { member, epoch } => {
+                let request = world.store.peek().cluster.failover.clone();
+                let handed_over = request.is_some_and(|request| {
+                    request.handed_over && request.candidate.as_ref() == Some(&world.names[*member])
+                });
+                self.grants.push(Grant { member: *member, epoch: *epoch, at: world.now, handed_over });
+            }
+            Moment::Operated(OperatorKind::WipeStore) => self.wiped = Some(world.now),
+            Moment::Operated(OperatorKind::PromoteByHand) => self.promoted_by_hand = true,
+            Moment::Changed | Moment::Acknowledged { .. } if world.scenario.settings[0].paused => {
+                for (tainted, host) in self.tainted.iter_mut().zip(&world.hosts) {
+                    if host.postgres.tree_alive() {
+                        *tainted = Some(host.postgres.life);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest grant.
+    pub(crate) fn last_grant(&self) -> Option<&Grant> {
+        self.grants.last()
+    }
+
+    /// Whether the running server is one that nobody answers for: it ran while the cluster was paused, or an operator
+    /// started or promoted it himself.
+    pub(crate) fn is_operators(&self, world: &World, member: usize) -> bool {
+        let postgres = &world.hosts[member].postgres;
+        self.tainted[member] == Some(postgres.life) || postgres.reign().is_none() || !postgres.guarded()
+    }
+}

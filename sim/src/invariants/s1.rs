@@ -1,0 +1,90 @@
+use super::{Chronicle, Invariant, Moment, name};
+use crate::world::World;
+
+/// **S1** (asynchronous replication): nobody can get a commit acknowledged in one reign once the lease of a later one has
+/// been granted to somebody else, and whoever accepts writes either continues what was written last or has begun a
+/// new timeline.
+///
+/// Two servers that accept writes at once are the one thing that cannot be repaired afterwards: each holds rows that
+/// clients believe in.
+#[derive(Debug)]
+pub(crate) struct OnePrimary {
+    /// Who can acknowledge at the moment, in which life of its server.
+    writable: Vec<Option<u64>>,
+    /// The life of each server that began a timeline of its own and has not accepted a write yet.
+    fresh: Vec<Option<u64>>,
+    /// Who accepted writes last.
+    last: Option<usize>,
+}
+
+impl OnePrimary {
+    /// Nobody has accepted a write yet.
+    pub(crate) fn new(members: usize) -> Self {
+        Self { writable: vec![None; members], fresh: vec![None; members], last: None }
+    }
+}
+
+impl Invariant for OnePrimary {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
+        match moment {
+            Moment::Promoted { member, .. } => self.fresh[*member] = Some(world.hosts[*member].postgres.life),
+            Moment::Changed | Moment::Granted { .. } | Moment::Acknowledged { .. } => {}
+            _ => return Ok(()),
+        }
+        for (member, host) in world.hosts.iter().enumerate() {
+            if !host.can_acknowledge() || past.is_operators(world, member) {
+                self.writable[member] = None;
+                continue;
+            }
+            let life = host.postgres.life;
+            if let Some(grant) = past.last_grant()
+                && grant.member != member
+            {
+                return Err(format!(
+                    "{} can acknowledge commits although {} has been granted {}",
+                    name(world, member),
+                    name(world, grant.member),
+                    grant.epoch
+                ));
+            }
+            if self.writable[member].is_none() {
+                let fresh = self.fresh[member].take() == Some(life);
+                if let Some(last) = self.last.filter(|last| !fresh && *last != member) {
+                    return Err(format!(
+                        "{} accepts writes on its old timeline although {} has accepted writes since",
+                        name(world, member),
+                        name(world, last)
+                    ));
+                }
+                self.last = Some(member);
+            }
+            self.writable[member] = Some(life);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Stage;
+    use super::*;
+
+    #[test]
+    fn fires_when_an_old_primary_outlives_the_grant_of_a_new_reign() {
+        let mut stage = Stage::new();
+        stage.primary(0, 5);
+        assert_eq!(stage.grant(0, 5), None);
+        assert_eq!(stage.witness(&Moment::Changed), None);
+        assert_eq!(stage.grant(1, 9).as_deref(), Some("S1"));
+    }
+
+    #[test]
+    fn fires_when_the_old_timeline_is_continued_after_another_has_written() {
+        let mut stage = Stage::new();
+        let mut invariant = OnePrimary::new(3);
+        invariant.last = Some(1);
+        stage.primary(0, 5);
+        let past = Chronicle::new(3);
+        assert!(invariant.check(&Moment::Changed, &stage.world, &past).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+use pgbaton_core::{Action, OperationKind};
+
+use super::{Chronicle, Invariant, Moment, name};
+use crate::world::World;
+
+/// **S17**: a planned switchover gives the lease only to a member that holds everything the old primary ever wrote; while
+/// the cluster is paused, nothing is promoted, stopped or rebuilt unless an operator asked for it.
+///
+/// Losing rows in a planned switchover is the failure that users forgive least.
+#[derive(Debug)]
+pub(crate) struct OperatorsWord;
+
+impl Invariant for OperatorsWord {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
+        let Moment::Executing { member, action } = moment else { return Ok(()) };
+        let host = &world.hosts[*member];
+        let me = name(world, *member);
+        match action {
+            Action::ReleaseLease { successor: Some(successor), .. } => {
+                let other = world.index_of(successor).and_then(|other| world.hosts[other].postgres.data.as_ref());
+                match (&host.postgres.data, other) {
+                    (Some(own), Some(other)) if other.wal.holds_all_of(&own.wal) => Ok(()),
+                    _ => Err(format!("{me} hands over to {successor}, which does not hold everything")),
+                }
+            }
+            Action::Begin(kind) if host.agent.settings.paused => {
+                let orders = &host.agent.orders;
+                let ordered = orders.restart || orders.reinitialize || orders.terminate;
+                let asked = world.store.peek().cluster.failover.is_some() || host.agent.memory.handover.is_some();
+                let quiet = matches!(kind, OperationKind::Follow { .. } | OperationKind::FinishBootstrap { .. });
+                let view_asked = host.agent.view.cluster.failover.is_some();
+                if ordered || asked || view_asked || quiet {
+                    return Ok(());
+                }
+                Err(format!("{me} begins to {kind} by itself although the cluster is paused"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgbaton_core::StopMode;
+    use pgbaton_types::Revision;
+
+    use super::super::testing::Stage;
+    use super::*;
+
+    #[test]
+    fn fires_when_the_successor_lacks_a_record() {
+        let mut stage = Stage::new();
+        stage.data(0, 10);
+        stage.data(1, 10);
+        let successor = Some(stage.world.names[1].clone());
+        let action = Action::ReleaseLease { created: Revision(1), successor };
+        assert_eq!(stage.executing(0, &action), None);
+        stage.data(1, 9);
+        assert_eq!(stage.executing(0, &action).as_deref(), Some("S17"));
+    }
+
+    #[test]
+    fn fires_when_a_paused_member_acts_by_itself() {
+        let mut stage = Stage::new();
+        stage.world.hosts[0].agent.settings.paused = true;
+        let action = Action::Begin(OperationKind::Stop { mode: StopMode::Fast });
+        assert_eq!(stage.executing(0, &action).as_deref(), Some("S17"));
+    }
+}

@@ -1,0 +1,67 @@
+use std::collections::BTreeMap;
+
+use pgbaton_types::{Epoch, HistoryEntry, SystemId, TimelineId};
+
+use super::{Chronicle, Invariant, Moment, name};
+use crate::world::World;
+
+/// **S6**: epochs only grow and none is granted twice, also after the store was wiped; each timeline number stands for
+/// one promotion in the whole cluster.
+///
+/// Numbers are how everybody tells old from new. Two timelines of one number cannot be told apart by any server.
+#[derive(Debug, Default)]
+pub(crate) struct NumbersOnce {
+    highest: Epoch,
+    timelines: BTreeMap<(SystemId, TimelineId), (usize, Option<HistoryEntry>)>,
+}
+
+impl Invariant for NumbersOnce {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
+        match moment {
+            Moment::Granted { member, epoch } => {
+                if *epoch <= self.highest {
+                    return Err(format!("{} was granted {epoch} after {}", name(world, *member), self.highest));
+                }
+                self.highest = *epoch;
+            }
+            // A number that an operator took by hand was never given out.
+            Moment::Promoted { member, reign: Some(_), timeline } => {
+                let Some(data) = &world.hosts[*member].postgres.data else { return Ok(()) };
+                let made = (*member, data.history.ancestors().last().cloned());
+                if let Some((first, _)) = self.timelines.get(&(data.system_id, *timeline)) {
+                    return Err(format!(
+                        "{} has made timeline {timeline}, which {} made before",
+                        name(world, *member),
+                        name(world, *first)
+                    ));
+                }
+                self.timelines.insert((data.system_id, *timeline), made);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Stage;
+    use super::*;
+
+    #[test]
+    fn fires_when_an_epoch_comes_back() {
+        let mut stage = Stage::new();
+        assert_eq!(stage.grant(0, 5), None);
+        assert_eq!(stage.grant(1, 5).as_deref(), Some("S6"));
+    }
+
+    #[test]
+    fn fires_when_a_timeline_number_is_used_twice() {
+        let mut stage = Stage::new();
+        stage.data(0, 3);
+        stage.data(1, 3);
+        let moment = |member| Moment::Promoted { member, reign: Some(Epoch(1)), timeline: TimelineId(2) };
+        assert_eq!(stage.witness(&moment(0)), None);
+        assert_eq!(stage.witness(&moment(1)).as_deref(), Some("S6"));
+    }
+}

@@ -1,0 +1,188 @@
+//! People at the keyboard: what they may do by right, and what they do all the same.
+
+use std::time::Duration;
+
+use pgbaton_store::{Compare, Op, Txn};
+use pgbaton_types::MemberName;
+
+use crate::event::Event;
+use crate::faults::Undo;
+use crate::invariants::Moment;
+use crate::layout;
+use crate::postgres_model::Role;
+use crate::time::{SECOND, Time};
+use crate::world::{World, trace};
+
+/// What an operator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperatorKind {
+    /// Asks for a switchover to anyone.
+    Switchover,
+    /// Asks for a switchover to a member.
+    SwitchoverTo,
+    /// Asks for a switchover later.
+    Scheduled,
+    /// Asks for a failover to a member, whoever leads.
+    Failover,
+    /// Turns maintenance mode on, and later off.
+    Pause,
+    /// Restarts a member's server.
+    Restart,
+    /// Has a member cloned anew.
+    Reinitialize,
+    /// Ends an agent in order; it is started again later.
+    Terminate,
+    /// Starts a stopped server by hand.
+    StartByHand,
+    /// Promotes a standby by hand.
+    PromoteByHand,
+    /// Loses the directories of all voters.
+    WipeStore,
+    /// Loses a member's data directory.
+    LoseDirectory,
+    /// Changes ttl for everybody.
+    EditTtl,
+}
+
+impl OperatorKind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Switchover,
+        Self::SwitchoverTo,
+        Self::Scheduled,
+        Self::Failover,
+        Self::Pause,
+        Self::Restart,
+        Self::Reinitialize,
+        Self::Terminate,
+        Self::StartByHand,
+        Self::PromoteByHand,
+        Self::WipeStore,
+        Self::LoseDirectory,
+        Self::EditTtl,
+    ];
+}
+
+impl World {
+    /// An operator does one of the things of this run.
+    pub(crate) fn operate(&mut self) {
+        let (Some(interval), None) = (self.scenario.operator_interval, &self.healing) else { return };
+        let wait = self.rng.within(interval / 3..interval * 2);
+        self.after(wait, Event::Operator);
+        let kinds = self.scenario.operators.clone();
+        let kind = self.rng.pick(&kinds);
+        let holder = self.holder();
+        let member = self.rng.index(self.scenario.members);
+        trace!(self, "operator: {kind:?} ({})", self.names[member]);
+        self.damage.disturb(self.now);
+        self.witness(&Moment::Operated(kind));
+        match kind {
+            OperatorKind::Switchover => self.ask_handover(holder, None, None),
+            OperatorKind::SwitchoverTo => self.ask_handover(holder, Some(member), None),
+            OperatorKind::Scheduled => {
+                let due = self.now + self.rng.within(SECOND..15 * SECOND);
+                self.ask_handover(holder, Some(member), Some(due));
+            }
+            OperatorKind::Failover => self.ask_handover(None, Some(member), None),
+            OperatorKind::Pause => {
+                self.set_paused(true);
+                let wait = self.rng.within(3..30) * SECOND;
+                self.after(wait, Event::Undo(Undo::Pause));
+            }
+            OperatorKind::Restart => self.order(member, |orders| orders.restart = true),
+            OperatorKind::Reinitialize => self.order(member, |orders| orders.reinitialize = true),
+            OperatorKind::Terminate => self.order(member, |orders| orders.terminate = true),
+            OperatorKind::StartByHand => self.start_by_hand(member),
+            OperatorKind::PromoteByHand => self.promote_by_hand(member),
+            OperatorKind::WipeStore => self.wipe_store(),
+            OperatorKind::LoseDirectory => self.lose_directory(member),
+            OperatorKind::EditTtl => self.edit_ttl(),
+        }
+    }
+
+    /// Who holds the lease, as the store has it.
+    pub(crate) fn holder(&mut self) -> Option<usize> {
+        let name = self.store.decoded().cluster.leader.as_ref().map(|leader| leader.member.clone())?;
+        self.index_of(&name)
+    }
+
+    fn ask_handover(&mut self, leader: Option<usize>, candidate: Option<usize>, due: Option<Time>) {
+        if leader.is_none() && candidate.is_none() || !self.store_serves() {
+            return;
+        }
+        let name = |member: Option<usize>| member.map(|member| &self.names[member]);
+        let (leader, candidate): (Option<&MemberName>, Option<&MemberName>) = (name(leader), name(candidate));
+        let text = layout::write_failover(leader, candidate, false, due);
+        let put = Op::put(layout::FAILOVER, text);
+        if self.store.transact(self.now, Txn::when(vec![Compare::absent(layout::FAILOVER)], vec![put])) {
+            self.store_changed();
+        }
+    }
+
+    fn order(&mut self, member: usize, change: impl FnOnce(&mut pgbaton_core::observation::Orders)) {
+        let host = &mut self.hosts[member];
+        if host.up && host.agent.alive {
+            change(&mut host.agent.orders);
+            self.wake_agent(member);
+        }
+    }
+
+    /// Turns maintenance mode on or off for all members.
+    pub(crate) fn set_paused(&mut self, paused: bool) {
+        trace!(self, "operator: {}", if paused { "pause" } else { "resume" });
+        for member in 0..self.scenario.members {
+            self.scenario.settings[member].paused = paused;
+            self.hosts[member].agent.settings.paused = paused;
+            self.wake_agent(member);
+        }
+        self.witness(&Moment::Changed);
+    }
+
+    fn start_by_hand(&mut self, member: usize) {
+        let host = &self.hosts[member];
+        let signal = host.postgres.data.as_ref().map(|data| data.standby_signal);
+        let can = host.up && !host.frozen && !host.postgres.tree_alive() && host.postgres.incomplete.is_none();
+        if let (true, Some(signal)) = (can, signal) {
+            self.server_start(member, false, None, None, signal);
+            self.operation_progress(member);
+        }
+    }
+
+    fn promote_by_hand(&mut self, member: usize) {
+        let host = &self.hosts[member];
+        if host.up && !host.frozen && host.postgres.role() == Some(Role::Standby) {
+            self.server_promote(member, None);
+        }
+    }
+
+    fn wipe_store(&mut self) {
+        if !self.scenario.embedded {
+            return;
+        }
+        self.store.wipe(self.now);
+        self.store_changed();
+    }
+
+    fn lose_directory(&mut self, member: usize) {
+        // The only copy is not lost by the simulator: nothing could be checked after it.
+        let whole = |host: &crate::host::Host| host.postgres.data.is_some() && host.postgres.incomplete.is_none();
+        let others = self.hosts.iter().enumerate().filter(|(other, host)| *other != member && whole(host)).count();
+        if others == 0 || !self.hosts[member].up {
+            return;
+        }
+        self.kill_tree(member, "lost its directory");
+        let postgres = &mut self.hosts[member].postgres;
+        postgres.data = None;
+        postgres.incomplete = None;
+        self.wake_agent(member);
+    }
+
+    fn edit_ttl(&mut self) {
+        let ttl = Duration::from_secs(self.rng.pick(&[5, 7, 10, 15, 20]));
+        for member in 0..self.scenario.members {
+            self.scenario.settings[member].ttl = ttl;
+            self.hosts[member].agent.settings.ttl = ttl;
+            self.wake_agent(member);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use std::time::Duration;
+
+use pgbaton_core::{Bug, Bugs, Settings};
+
+use crate::faults::FaultKind;
+use crate::operator_model::OperatorKind;
+use crate::rng::Rng;
+use crate::time::{MILLISECOND, SECOND, Time};
+
+/// What is drawn before a run begins: the cluster and which faults it may meet. Each fault and each operator is off in
+/// half of the runs: what is left out lets the rest get further (swarm testing).
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    /// How many members there are.
+    pub(crate) members: usize,
+    /// Each member's settings at the beginning.
+    pub(crate) settings: Vec<Settings>,
+    /// Whether the store is the embedded one: a majority of the hosts must be up, and members are asked about their data
+    /// before the first lease.
+    pub(crate) embedded: bool,
+    /// Length of the phase with faults.
+    pub(crate) safety_phase: Time,
+    /// Mean time between two faults.
+    pub(crate) fault_interval: Time,
+    /// Mean time between two acts of an operator; none: there is no operator.
+    pub(crate) operator_interval: Option<Time>,
+    /// The faults that happen.
+    pub(crate) faults: Vec<FaultKind>,
+    /// What operators do.
+    pub(crate) operators: Vec<OperatorKind>,
+    /// Mean time between two writes.
+    pub(crate) write_interval: Time,
+    /// The largest write, in bytes.
+    pub(crate) write_bytes: u64,
+    /// The longest that a crash recovery takes.
+    pub(crate) recovery_longest: Time,
+    /// The longest that a promotion takes.
+    pub(crate) promotion_longest: Time,
+    /// The longest until a promoted server has completed its first checkpoint.
+    pub(crate) checkpoint_longest: Time,
+    /// The longest that a base backup or a rewind takes.
+    pub(crate) copy_longest: Time,
+    /// The longest that the postmaster stays after its control file says "shut down".
+    pub(crate) exit_longest: Time,
+    /// Known bug that is put back.
+    pub(crate) bug: Option<Bug>,
+}
+
+impl Scenario {
+    /// Draws everything from `rng`.
+    pub(crate) fn draw(rng: &mut Rng, bug: Option<Bug>) -> Self {
+        let members = rng.pick(&[2, 3, 3, 3, 3, 4, 5]);
+        let common = draw_settings(rng, bug);
+        let unwilling = rng.chance(150).then(|| rng.index(members));
+        let settings = (0..members).map(|member| Settings {
+            nofailover: unwilling == Some(member),
+            failover_priority: rng.pick(&[1, 1, 1, 2, 5]),
+            ..common.clone()
+        });
+        let settings = settings.collect();
+        let half = |rng: &mut Rng, slow: Time, fast: Time| if rng.chance(500) { slow } else { fast };
+        Self {
+            members,
+            settings,
+            embedded: rng.chance(700),
+            safety_phase: rng.within(40..120) * SECOND,
+            fault_interval: rng.log_within(2..16) * SECOND,
+            operator_interval: rng.chance(600).then(|| rng.log_within(4..40) * SECOND),
+            faults: FaultKind::ALL.iter().copied().filter(|_| rng.chance(500)).collect(),
+            operators: OperatorKind::ALL.iter().copied().filter(|_| rng.chance(500)).collect(),
+            write_interval: rng.log_within(60..500) * MILLISECOND,
+            write_bytes: rng.log_within(200..600_000),
+            recovery_longest: half(rng, 4 * SECOND, 300 * MILLISECOND),
+            promotion_longest: half(rng, 3 * SECOND, 90 * MILLISECOND),
+            checkpoint_longest: half(rng, 8 * SECOND, 300 * MILLISECOND),
+            copy_longest: half(rng, 10 * SECOND, 3 * SECOND),
+            exit_longest: half(rng, 12 * SECOND, 30 * MILLISECOND),
+            bug,
+        }
+    }
+
+    /// The settings that a newly started agent reads.
+    pub(crate) fn settings_of(&self, member: usize) -> Settings {
+        self.settings[member].clone()
+    }
+}
+
+fn draw_settings(rng: &mut Rng, bug: Option<Bug>) -> Settings {
+    Settings {
+        ttl: Duration::from_secs(rng.pick(&[5, 5, 7, 10, 10, 15])),
+        loop_wait: Duration::from_secs(rng.pick(&[1, 1, 1, 2])),
+        retry_timeout: Duration::from_secs(rng.pick(&[2, 4, 4])),
+        kill_time: Duration::from_millis(rng.pick(&[500, 1000])),
+        maximum_lag_on_failover: rng.pick(&[100_000, 1 << 20, 1 << 20, 64 << 20]),
+        primary_start_timeout: Duration::from_secs(rng.pick(&[0, 3, 30, 300])),
+        use_pg_rewind: rng.chance(600),
+        remove_data_on_rewind_failure: rng.chance(500),
+        remove_data_on_diverged: rng.chance(500),
+        paused: false,
+        nofailover: false,
+        failover_priority: 1,
+        may_bootstrap: true,
+        bugs: bug.map_or_else(Bugs::default, Bugs::with),
+    }
+}
