@@ -75,6 +75,11 @@ pub(crate) enum Command {
     },
     /// Change the dynamic configuration
     EditConfig(EditConfig),
+    /// Say who leads and why, who would be next, and what keeps the others from it
+    Explain {
+        /// Only these members
+        members: Vec<String>,
+    },
 }
 
 /// `list`.

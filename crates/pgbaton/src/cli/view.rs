@@ -15,6 +15,8 @@ pub(crate) struct ClusterView {
     pub(crate) pause: bool,
     /// A switchover that waits for its time.
     pub(crate) scheduled_switchover: Option<ScheduledSwitchover>,
+    /// The store did not answer the member; this is what it knew so many milliseconds ago.
+    pub(crate) stale_ms: Option<u64>,
 }
 
 /// A switchover that waits for its time.

@@ -117,9 +117,12 @@ fn below(view: &ClusterView) -> String {
     let mut text = String::new();
     if view.pause {
         text.push_str(" Maintenance mode: on\n");
-        let guarded = "Guards are disarmed: no lease deadline is enforced until `pgbaton resume`";
+        text.push_str(" Guards are disarmed: no lease deadline is enforced until `pgbaton resume`\n");
+    }
+    if let Some(stale) = view.stale_ms {
+        let seconds = stale.div_ceil(1000);
         // Writing to a `String` cannot fail, here and below.
-        writeln!(text, " {guarded}").unwrap_or_default();
+        writeln!(text, " The store does not answer: this was last known {seconds} s ago").unwrap_or_default();
     }
     if let Some(scheduled) = &view.scheduled_switchover {
         writeln!(text, " Switchover scheduled at: {}", scheduled.at).unwrap_or_default();
@@ -183,6 +186,9 @@ fn host(view: &ClusterView, member: &MemberView) -> String {
 fn reasons(member: &MemberView) -> String {
     let line = |(name, values): (&String, &Value)| {
         let text = |key: &str| values.get(key).map(plain).unwrap_or_default();
+        if values.get("new_value").is_none() {
+            return name.clone();
+        }
         let line = format!("{name}: {}->{}", text("old_value"), text("new_value"));
         if line.chars().count() > REASON_LENGTH_MAX { format!("{name}: [hidden - too long]") } else { line }
     };

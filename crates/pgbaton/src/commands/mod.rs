@@ -1,6 +1,7 @@
 //! One module per command that asks a running cluster. They talk to members' REST APIs only.
 
 mod edit_config;
+mod explain;
 
 mod hand_over;
 mod history;
@@ -30,6 +31,7 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::ShowConfig { cluster } => show_config::run(&members, cluster.as_deref(), format, out).await,
         Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
 
+        Command::Explain { members: names } => explain::run(&members, &names, format, out).await,
         Command::Agent { .. } => {
             unreachable!("main runs these without a cluster")
         }
