@@ -21,9 +21,10 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the directory, open to every user: PostgreSQL and the demo run as others than root.
+    /// Makes the directory, open to every user: PostgreSQL and the demo run as others than root. Its name is short, for the
+    /// path of a Unix socket in it may have 107 bytes at most (unix(7)).
     pub(crate) fn new() -> Outcome<Self> {
-        let made = run::output(Command::new("mktemp").args(["--directory", "/tmp/pgbaton-test.XXXXXX"]))?;
+        let made = run::output(Command::new("mktemp").args(["--directory", "--tmpdir", "pgt.XXXXXX"]))?;
         let directory = PathBuf::from(made.trim());
         let open = fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777));
         open.map_err(|error| failure!("cannot open {} to all users: {error}", directory.display()))?;
