@@ -1,5 +1,6 @@
 //! One guarded host: a real server below real guards, with an agent that does what the test says.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -29,6 +30,8 @@ const PATIENCE: u64 = 40 * SECOND;
 pub(crate) struct Host {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) outer: Child,
+    /// The inner guard that was last seen, held, so that a failed test can thaw it.
+    inner: RefCell<Option<PidFd>>,
 }
 
 /// The processes of a host.
@@ -120,7 +123,7 @@ impl Host {
             .stderr(log)
             .spawn()
             .unwrap();
-        Self { directory, outer }
+        Self { directory, outer, inner: RefCell::new(None) }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -160,6 +163,7 @@ impl Host {
         )
         .unwrap();
         let numbers: Vec<i32> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
+        *self.inner.borrow_mut() = PidFd::open(Pid::from_raw(numbers[2]).unwrap()).ok();
         Pids { agent: numbers[0], outer: numbers[1], inner: numbers[2], postmaster: numbers[3] }
     }
 
@@ -232,6 +236,10 @@ impl Drop for Host {
         if matches!(self.outer.try_wait(), Ok(None)) {
             drop(self.outer.kill());
             drop(self.outer.wait());
+        }
+        if let Some(inner) = self.inner.get_mut() {
+            // A frozen one could not see that the outer one is dead. Usually both are gone.
+            drop(inner.send(Signal::CONT));
         }
         let limit = boottime() + PATIENCE;
         while self.data().exists()
