@@ -282,9 +282,9 @@ impl Journal {
         // Out of the log first, durably; only then may its content go.
         self.disk.rename(&name, UNFINISHED)?;
         self.disk.sync_directory()?;
-        drop(segment);
-        let file = self.disk.create(UNFINISHED, self.segment_bytes)?;
-        file.sync()?;
+        // Its own blocks again: a full disk has no others.
+        zero(segment.file.as_ref(), 0, self.segment_bytes)?;
+        segment.file.sync()?;
         self.disk.rename(UNFINISHED, SPARE)?;
         self.disk.sync_directory()?;
         self.spare = true;

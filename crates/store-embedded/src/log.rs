@@ -100,9 +100,6 @@ impl Log {
     ) -> Result<(Self, LogThread, Option<Vec<u8>>), JournalError> {
         let (journal, recovered) = Journal::open(Arc::clone(disk), segment_bytes)?;
         let (snapshots, snapshot) = SnapshotFiles::open(disk.as_ref())?;
-        if snapshot.is_none() && recovered.purged.is_some() {
-            return Err(JournalError::Damaged("neither of the two snapshot files is whole".to_owned()));
-        }
         let entries = recovered.entries.into_iter();
         let entries: VecDeque<Slot> =
             entries.map(|(log_id, place)| Slot { log_id, bytes: None, place: Some(place) }).collect();
@@ -122,6 +119,11 @@ impl Log {
     /// Who watches the disk.
     pub(crate) fn flush_watch(&self) -> Arc<FlushWatch> {
         Arc::clone(&self.flush)
+    }
+
+    /// Entries up to this one are not in the log any more.
+    pub(crate) fn purged(&self) -> Option<LogIdT> {
+        self.locked().purged
     }
 
     /// Writes a snapshot durably.

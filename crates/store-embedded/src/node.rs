@@ -181,6 +181,9 @@ impl Node {
     }
 
     async fn serve_now(&self, operation: Operation) -> Outcome {
+        if let Some(reason) = lock(&self.fatal).clone() {
+            return Outcome::Unavailable(format!("the voter at {} has stopped: {reason}", self.address));
+        }
         let result = match operation {
             Operation::Change(command) => self.change(command).await,
             Operation::Query(txn) => {

@@ -46,7 +46,7 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    /// The state of a snapshot, or an empty one.
+    /// The state of a snapshot, or an empty one. Fails when the log does not go on from there.
     pub(crate) fn new(log: Log, snapshot: Option<Vec<u8>>) -> io::Result<Self> {
         let mut applied = Applied {
             machine: Machine::new(),
@@ -59,6 +59,17 @@ impl StateMachine {
         };
         if let Some(bytes) = snapshot {
             applied.replace(bytes)?;
+        }
+        let purged = log.purged();
+        if applied.last < purged {
+            let (last, purged) = (applied.last.map(|last| last.index), purged.map(|purged| purged.index));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the newest whole snapshot reaches entry {last:?}, but the log begins after {purged:?}: the snapshot \
+                     files are damaged. Remove the directory: this member then joins again as a new voter"
+                ),
+            ));
         }
         Ok(Self { applied: Arc::new(Mutex::new(applied)), log })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgbaton_store::Store;
 
 use super::memory_disk::MemoryDisk;
+use super::process::Process;
 use crate::disk::{Disk, RealDisk};
 use crate::{EmbeddedStore, Listen, Options};
 
@@ -50,7 +51,15 @@ impl Cluster {
         self.directory.path().join(format!("member-{member}"))
     }
 
-    fn address(&self, member: usize) -> String {
+    /// A member in a process of its own.
+    pub(super) fn spawn(&self, member: usize, test: &str) -> Process {
+        let partners: Vec<String> =
+            (0..self.listeners.len()).filter(|other| *other != member).map(|other| self.address(other)).collect();
+        let listener = self.listeners[member].try_clone().unwrap();
+        Process::spawn(test, Some(listener), &self.directory_of(member), &self.address(member), &partners)
+    }
+
+    pub(super) fn address(&self, member: usize) -> String {
         self.listeners[member].local_addr().unwrap().to_string()
     }
 

@@ -66,9 +66,9 @@ impl MemoryDisk {
         self.locked().full = full;
     }
 
-    /// From now on syncs fail.
-    pub(super) fn set_failing(&self) {
-        self.locked().failing = true;
+    /// From now on syncs fail, or not any more.
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.locked().failing = failing;
     }
 
     /// From now on syncs take so long.

@@ -2,6 +2,10 @@
 
 mod cluster;
 mod cluster_tests;
+mod disk_tests;
 mod journal;
+mod lease_tests;
 mod memory_disk;
+mod process;
+mod process_tests;
 mod storage;
