@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::future::{Future, Ready, ready};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,6 @@ use pgbaton_postgres::{
 };
 use pgbaton_sys::Signal;
 use pgbaton_sys::child::{ChildSetup, Credentials as OsCredentials};
-use pgbaton_sys::lock::FileLock;
 use rustix::process::{Pid, geteuid, kill_process};
 
 pub(crate) const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
@@ -61,29 +60,20 @@ fn run_as_postgres(test: &str) {
     );
 }
 
-/// A port that no other test holds, until dropped.
-struct Port(u16, #[expect(dead_code, reason = "held, not read")] FileLock);
+/// A port that no other test holds, until dropped. The UDP port of the same number is the lock: nothing is left behind.
+struct Port(u16, #[expect(dead_code, reason = "held, not read")] UdpSocket);
 
 impl Port {
     /// Below the ephemeral ports, so that no outgoing connection gets it.
     fn take() -> Self {
         let first = u16::try_from(std::process::id() % 8000).unwrap();
-        let candidates = (0..8000).map(|step| 21_000 + (first + step) % 8000);
-        for port in candidates {
-            let path = std::env::temp_dir().join(format!("pgbaton-postgres-test-{port}.lock"));
-            let Ok(lock) = FileLock::acquire(&path) else { continue };
+        for port in (0..8000).map(|step| 21_000 + (first + step) % 8000) {
+            let Ok(lock) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
             if TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 return Self(port, lock);
             }
         }
         panic!("no free port");
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        // The file is only a name for the lock; a leftover harms nobody.
-        let _ = fs::remove_file(std::env::temp_dir().join(format!("pgbaton-postgres-test-{}.lock", self.0)));
     }
 }
 
@@ -139,7 +129,7 @@ impl Server {
             pgpass: root.join(format!("{name}.pgpass")),
             pg_ctl_timeout: PATIENCE,
         };
-        let client = LocalClient::new(&spec, SqlTimeouts::default());
+        let client = LocalClient::new(&spec, SqlTimeouts { connect: PATIENCE, query: PATIENCE });
         Self { client, child: None, log: root.join(format!("{name}.log")), spec, _port: port }
     }
 

@@ -60,6 +60,8 @@ server_test! {
         let checkpoint = stop(&mut primary).await;
         compare_with_waldump(&primary, &checkpoint);
         let position = received(&mut standby, checkpoint.end).await;
+        // The server counts the end of the record as we do.
+        assert_eq!(position, checkpoint.end);
         assert_eq!(holds(&standby.spec.data_dir, &checkpoint, position).unwrap(), Possession::Held);
         let early = Lsn(checkpoint.end.0 - 1);
         let behind = Possession::Behind { received: early };
@@ -84,6 +86,8 @@ server_test! {
         // Behind the long header of a new segment.
         assert_eq!(checkpoint.start.0 % (16 << 20), 40, "{checkpoint}");
         let position = received(&mut standby, checkpoint.end).await;
+        // The server counts the end of the record as we do.
+        assert_eq!(position, checkpoint.end);
         assert_eq!(holds(&standby.spec.data_dir, &checkpoint, position).unwrap(), Possession::Held);
     }
 }

@@ -36,8 +36,8 @@ server_test! {
         assert_eq!(server.client.probe_new_connection().await, Readiness::Ready);
         let mut stranger = server.spec.clone();
         stranger.authentication.superuser.password = Some(Secret::new("wrong"));
-        let stranger = LocalClient::new(&stranger, SqlTimeouts::default());
-        assert_eq!(stranger.probe_new_connection().await, Readiness::Refused);
+        let stranger = LocalClient::new(&stranger, SqlTimeouts { connect: PATIENCE, query: PATIENCE });
+        assert_eq!(stranger.try_new_connection().await.unwrap_err().readiness(), Readiness::Refused);
         let refused = wait_ready(&stranger, PATIENCE).await.unwrap_err();
         assert_eq!(refused.source.sqlstate().unwrap().code(), "28P01");
         server.stop(Signal::INT);
@@ -58,8 +58,9 @@ server_test! {
         }
         fs::write(root.path().join("go"), "").unwrap();
         wait_ready(&server.client, PATIENCE).await.unwrap();
+        let hasty = LocalClient::new(&server.spec, SqlTimeouts::default());
         server.kill(Signal::STOP);
-        assert_eq!(server.client.probe_new_connection().await, Readiness::Silent);
+        assert_eq!(hasty.probe_new_connection().await, Readiness::Silent);
         server.kill(Signal::CONT);
     }
 }
