@@ -1,7 +1,9 @@
 //! What the loop wakes for. Nothing else changes what it remembers.
 
+use std::sync::Arc;
+
 use pgbaton_core::observation::{Outcome, PeerAnswer};
-use pgbaton_core::{Decision, Observation};
+use pgbaton_core::Observation;
 use pgbaton_types::{MemberName, ShutdownCheckpoint};
 use tokio::sync::oneshot;
 
@@ -29,7 +31,7 @@ pub enum Event {
         /// Who.
         member: MemberName,
         /// What; the parts that were not asked for are as they were.
-        answer: Box<PeerUpdate>,
+        update: Box<PeerUpdate>,
     },
     /// An operator asks something of this member.
     Order {
@@ -41,7 +43,7 @@ pub enum Event {
     /// A member asks how far this one is: answered with what the next decision saw.
     AskedPosition {
         /// For the answer.
-        reply: oneshot::Sender<Position>,
+        reply: oneshot::Sender<Looked>,
     },
     /// SIGTERM or SIGINT.
     Terminate,
@@ -52,10 +54,8 @@ pub enum Event {
 /// The part of a peer's answer that came.
 #[derive(Debug)]
 pub enum PeerUpdate {
-    /// Its position, as it was asked for.
+    /// Where it stands. What it proved before is not in it.
     Position(PeerAnswer),
-    /// It made itself ready, or could not, with the position at that moment.
-    Prepared(PeerAnswer),
     /// Whether it holds a shutdown checkpoint.
     Proof {
         /// The record.
@@ -67,15 +67,11 @@ pub enum PeerUpdate {
 
 /// What a fresh look gave.
 #[derive(Debug, Clone)]
-pub struct Position {
-    /// The observation.
-    pub observation: std::sync::Arc<Observation>,
-    /// What was decided on it, for [`Decision::unfit`].
-    pub decision: std::sync::Arc<Decision>,
-    /// Breaks ties.
-    pub priority: u32,
-    /// The epoch for whose handover this member made itself ready.
-    pub prepared: Option<pgbaton_types::Epoch>,
+pub struct Looked {
+    /// What was seen.
+    pub observation: Arc<Observation>,
+    /// Why this member would not lead if there were no leader; none: it would.
+    pub unfit: Option<String>,
 }
 
 /// What an operator may ask of a member.

@@ -3,5 +3,35 @@
 //! [`pgbaton_core`] makes every choice about the cluster; what is here looks at the world, carries decisions out and says what came of them. An
 //! `if` about the state of the cluster in this crate is a bug in the core.
 
+mod clock;
+mod connect;
+mod context;
 pub mod event;
+mod execute;
+mod ha_loop;
+mod keeper;
+mod keys;
+mod lease_actions;
+mod logging;
+mod observe;
+mod operation;
+mod operations;
+mod orders;
+mod peers;
+mod publish;
+mod record;
+pub mod rest;
+mod run;
+mod serve_peer;
+mod session;
+mod settings;
 pub mod shared;
+mod snapshot;
+mod spec;
+mod startup;
+mod state;
+mod text;
+mod unguarded;
+mod view;
+
+pub use run::{Options, run};

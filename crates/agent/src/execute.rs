@@ -1,0 +1,100 @@
+//! Carrying out actions: checked once more right before the step that cannot be undone, then done, then reported.
+
+use pgbaton_core::decision::Disarm;
+use pgbaton_core::execution::{self, Facts};
+use pgbaton_core::observation::{Answer, Server};
+use pgbaton_core::{Action, Observation};
+use pgbaton_store::{Compare, Op, StoreError, Txn};
+use pgbaton_types::{Epoch, Revision, SystemId};
+
+use crate::clock;
+use crate::context::Context;
+use crate::keys;
+use crate::lease_actions::{self, ACTION_TIME, LeaseActionError};
+
+/// Why an action was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActionError {
+    #[error("not done: {0}")]
+    Stale(execution::Stale),
+    #[error(transparent)]
+    Lease(#[from] LeaseActionError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Guard(#[from] pgbaton_guard::client::ClientError),
+    #[error("this member has no session in the store yet")]
+    NoSession,
+    #[error("something changed since it was decided")]
+    Changed,
+}
+
+/// Checks an action against the facts of this moment.
+pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> Result<(), ActionError> {
+    let settings = &context.config().settings;
+    let now = clock::now();
+    let status = context.guard.status()?;
+    let cluster = keys::cluster(&context.view.keys(), context.session.lease(), now, 0);
+    let proven_standby =
+        matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. });
+    let facts = Facts {
+        now,
+        lease: context.lease.valid(now, settings.paused).map(|held| held.lease),
+        renewing: context.lease.renewing(),
+        armed: status.deadline.map(|_| Epoch(status.epoch)),
+        paused: settings.paused,
+        tree_alive: status.tree_alive,
+        proven_standby,
+        leader: cluster.leader.as_ref(),
+        bugs: settings.bugs,
+    };
+    execution::check(action, &facts).map_err(ActionError::Stale)
+}
+
+/// Takes the key `initialize` for a new cluster, as long as this member's session lives.
+pub(crate) async fn claim_bootstrap(context: &Context) -> Result<(), ActionError> {
+    let session = context.session.lease().ok_or(ActionError::NoSession)?;
+    let key = context.key(keys::INITIALIZE);
+    compared(context, Txn::when(vec![Compare::absent(&key)], vec![Op::put_leased(&key, "", session)])).await
+}
+
+/// Records the identity, if nobody has.
+pub(crate) async fn record_initialize(context: &Context, system_id: SystemId) -> Result<(), ActionError> {
+    let held = context.lease.valid(clock::now(), context.config().settings.paused).ok_or(ActionError::Changed)?;
+    let key = context.key(keys::INITIALIZE);
+    let seen = context.view.keys().get(keys::INITIALIZE).map(|pair| pair.mod_revision).unwrap_or_default();
+    let compares = vec![
+        Compare::created_at(context.key(keys::LEADER), held.lease.created),
+        Compare::modified_at(&key, seen),
+    ];
+    compared(context, Txn::when(compares, vec![Op::put(&key, system_id.to_string())])).await
+}
+
+/// Empties the request for a switchover or failover.
+pub(crate) async fn clear_failover(context: &Context, revision: Revision) -> Result<(), ActionError> {
+    let key = context.key(keys::FAILOVER);
+    compared(context, Txn::when(vec![Compare::modified_at(&key, revision)], vec![Op::put(&key, "{}")])).await
+}
+
+async fn compared(context: &Context, txn: Txn) -> Result<(), ActionError> {
+    let result = context.store.txn(txn, ACTION_TIME).await?;
+    if result.succeeded { Ok(()) } else { Err(ActionError::Changed) }
+}
+
+/// Has the guard enforce nothing.
+pub(crate) fn disarm(context: &Context, why: Disarm) -> Result<(), ActionError> {
+    let reason = match why {
+        Disarm::Stopped => pgbaton_guard::wire::Disarm::Stopped,
+        Disarm::Standby => pgbaton_guard::wire::Disarm::Standby,
+        Disarm::Paused => pgbaton_guard::wire::Disarm::Paused,
+    };
+    Ok(context.guard.disarm(reason)?)
+}
+
+/// Takes the lease.
+pub(crate) async fn acquire(context: &Context, seen: &Observation, action: &Action) -> Result<(), ActionError> {
+    let Action::AcquireLease { reserve, reservation_seen, ttl } = action else { return Err(ActionError::Changed) };
+    let epoch = lease_actions::acquire(context, seen.memory.promised, *reserve, *reservation_seen, *ttl).await?;
+    tracing::info!(%epoch, "holds the lease");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The cluster's keys in the store, and how their values become the core's view.
+//!
+//! The layout is Patroni's ([`pgbaton_api::layout`]) with keys of our own beside it. What cannot be read is taken for what is safest: an unreadable
+//! `initialize` for a cluster under way, an unreadable member for one without data that does not lead.
+
+use std::collections::BTreeMap;
+
+use pgbaton_api::layout::{FailoverRecord, HistoryRecord, MemberRecord, StatusRecord, read_initialize};
+use pgbaton_core::observation::{Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, Reservation};
+use pgbaton_store::{KeyValue, LeaseId};
+use pgbaton_types::{BootTime, Epoch, HistoryEntry, Lsn, MemberName, TimelineHistory, TimelineId};
+use serde_json::Value;
+
+/// The keys below the cluster's prefix.
+pub(crate) const INITIALIZE: &str = "initialize";
+pub(crate) const CONFIG: &str = "config";
+pub(crate) const LEADER: &str = "leader";
+pub(crate) const STATUS: &str = "status";
+pub(crate) const HISTORY: &str = "history";
+pub(crate) const FAILOVER: &str = "failover";
+pub(crate) const MEMBERS: &str = "members/";
+/// The base of epochs: a number that only grows.
+pub(crate) const BASE: &str = "pgbaton/base";
+/// The highest timeline number that was given out.
+pub(crate) const TIMELINES: &str = "pgbaton/timelines";
+/// The timeline that `history` leads to: its rows do not say when numbers were left out.
+pub(crate) const TIMELINE: &str = "pgbaton/timeline";
+
+/// The keys of the cluster, without the prefix.
+pub(crate) type Keys = BTreeMap<String, KeyValue>;
+
+/// The core's view of the keys. `session`: the lease that this member's own keys hang on; `now` and `unix_ms` are one moment on both clocks.
+pub(crate) fn cluster(keys: &Keys, session: Option<LeaseId>, now: BootTime, unix_ms: i64) -> Cluster {
+    let base = base(keys);
+    let leader = keys.get(LEADER).and_then(|pair| {
+        let created = pair.create_revision;
+        Some(LeaderKey { member: text(pair).parse().ok()?, created, epoch: Epoch::of(base, created) })
+    });
+    Cluster {
+        initialize: initialize(keys, session),
+        leader,
+        members: records(keys).map(|(name, record)| (name, facts(&record))).collect(),
+        position: position(keys),
+        history: history(keys),
+        reserved: keys.get(TIMELINES).and_then(|pair| {
+            let timeline = TimelineId(text(pair).parse().ok()?);
+            Some(Reservation { timeline, revision: pair.mod_revision })
+        }),
+        failover: failover(keys, now, unix_ms),
+        base,
+    }
+}
+
+/// The base of epochs.
+pub(crate) fn base(keys: &Keys) -> u64 {
+    keys.get(BASE).and_then(|pair| text(pair).parse().ok()).unwrap_or(0)
+}
+
+/// A value as text.
+pub(crate) fn text(pair: &KeyValue) -> String {
+    String::from_utf8_lossy(&pair.value).trim().to_owned()
+}
+
+/// The records of all members.
+pub(crate) fn records(keys: &Keys) -> impl Iterator<Item = (MemberName, MemberRecord)> {
+    keys.iter().filter_map(|(key, pair)| {
+        let name = key.strip_prefix(MEMBERS)?.parse().ok()?;
+        Some((name, MemberRecord::read(&text(pair))))
+    })
+}
+
+/// The record of one member.
+pub(crate) fn record(keys: &Keys, name: &MemberName) -> Option<MemberRecord> {
+    keys.get(&format!("{MEMBERS}{name}")).map(|pair| MemberRecord::read(&text(pair)))
+}
+
+/// What a member's record says. Patroni's members say nothing about data; their role and state do.
+fn facts(record: &MemberRecord) -> MemberFacts {
+    let tag = |key: &str| record.tags.get(key);
+    let nofailover = tag("nofailover") == Some(&Value::Bool(true))
+        || tag("failover_priority").and_then(Value::as_i64).is_some_and(|priority| priority <= 0);
+    let making = ["creating replica", "initializing new cluster", "initdb failed"];
+    let empty = matches!(record.role.as_str(), "uninitialized" | "") || making.contains(&record.state.as_str());
+    MemberFacts { nofailover, has_data: !empty, primary: record.role == "primary" && record.state == "running" }
+}
+
+fn initialize(keys: &Keys, session: Option<LeaseId>) -> Initialize {
+    let Some(pair) = keys.get(INITIALIZE) else { return Initialize::Absent };
+    match read_initialize(&text(pair)) {
+        Some(id) => Initialize::Done(id),
+        None => Initialize::UnderWay { mine: session.is_some() && pair.lease == session },
+    }
+}
+
+fn position(keys: &Keys) -> Lsn {
+    let status = keys.get(STATUS).map(|pair| StatusRecord::read(&text(pair)).optime);
+    let legacy = || keys.get("optime/leader").and_then(|pair| text(pair).parse().ok()).map(Lsn);
+    status.or_else(legacy).unwrap_or(Lsn::INVALID)
+}
+
+fn history(keys: &Keys) -> Option<TimelineHistory> {
+    let pair = keys.get(HISTORY)?;
+    let record = HistoryRecord::read(&text(pair))?;
+    let entries: Vec<HistoryEntry> = record
+        .rows
+        .into_iter()
+        .map(|row| HistoryEntry { timeline: row.timeline, switch: row.switch, reason: row.reason })
+        .collect();
+    let after_last = entries.last().map_or(TimelineId::FIRST, |entry| entry.timeline.next());
+    // Written in the same transaction: then it belongs to these rows.
+    let own = keys.get(TIMELINE).filter(|own| own.mod_revision == pair.mod_revision);
+    let timeline = own.and_then(|pair| text(pair).parse().ok()).map_or(after_last, TimelineId);
+    TimelineHistory::new(timeline, entries).ok()
+}
+
+fn failover(keys: &Keys, now: BootTime, unix_ms: i64) -> Option<FailoverRequest> {
+    let pair = keys.get(FAILOVER)?;
+    let record = FailoverRecord::read(&text(pair))?;
+    let name = |name: Option<String>| name.and_then(|name| name.parse().ok());
+    let due = record.scheduled_at.map(|at| {
+        let ahead = at.as_millisecond().saturating_sub(unix_ms);
+        now + std::time::Duration::from_millis(u64::try_from(ahead).unwrap_or(0))
+    });
+    Some(FailoverRequest {
+        leader: name(record.leader),
+        candidate: name(record.member),
+        handed_over: record.handed_over,
+        due,
+        revision: pair.mod_revision,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pgbaton_types::{Revision, SystemId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys(pairs: &[(&str, &str)]) -> Keys {
+        let pair = |(index, (key, value)): (usize, &(&str, &str))| {
+            let revision = Revision(index as u64 + 1);
+            let pair = KeyValue {
+                key: (*key).to_owned(),
+                value: value.as_bytes().to_vec(),
+                create_revision: revision,
+                mod_revision: revision,
+                version: 1,
+                lease: Some(LeaseId(3)),
+            };
+            ((*key).to_owned(), pair)
+        };
+        pairs.iter().enumerate().map(pair).collect()
+    }
+
+    fn view(pairs: &[(&str, &str)]) -> Cluster {
+        cluster(&keys(pairs), Some(LeaseId(3)), BootTime(1_000_000_000), 0)
+    }
+
+    #[test]
+    fn the_epoch_is_the_base_and_the_revision_of_the_leader_key() {
+        let seen = view(&[(BASE, "40"), (LEADER, "a"), (INITIALIZE, "7000000000000000001")]);
+        assert_eq!(seen.leader.unwrap().epoch, Epoch(42));
+        assert_eq!(seen.initialize, Initialize::Done(SystemId(7_000_000_000_000_000_001)));
+    }
+
+    #[test]
+    fn an_empty_initialize_is_mine_by_its_lease() {
+        assert_eq!(view(&[(INITIALIZE, "")]).initialize, Initialize::UnderWay { mine: true });
+        let others = cluster(&keys(&[(INITIALIZE, "")]), Some(LeaseId(4)), BootTime(0), 0);
+        assert_eq!(others.initialize, Initialize::UnderWay { mine: false });
+    }
+
+    #[test]
+    fn a_members_record_says_whether_it_has_data_and_leads() {
+        let of = |role: &str, state: &str| facts(&MemberRecord::read(&json!({"role": role, "state": state}).to_string()));
+        assert!(of("primary", "running").primary && of("master", "running").primary);
+        assert!(!of("primary", "starting").primary && of("primary", "starting").has_data);
+        assert!(!of("replica", "creating replica").has_data && !of("uninitialized", "stopped").has_data);
+        assert!(facts(&MemberRecord::read(r#"{"tags": {"nofailover": true}}"#)).nofailover);
+        assert!(facts(&MemberRecord::read(r#"{"tags": {"failover_priority": 0}}"#)).nofailover);
+    }
+
+    #[test]
+    fn the_status_and_the_history_are_read_in_both_forms() {
+        assert_eq!(view(&[(STATUS, r#"{"optime":77}"#)]).position, Lsn(77));
+        assert_eq!(view(&[(STATUS, "78")]).position, Lsn(78));
+        let history = view(&[(HISTORY, r#"[[1,100,"x"],[3,200,"y","2026-01-01T00:00:00+00:00","b"]]"#)]).history.unwrap();
+        assert_eq!((history.timeline(), history.ancestors().len()), (TimelineId(4), 2));
+        assert_eq!(view(&[(HISTORY, "[]")]).history.unwrap().timeline(), TimelineId(1));
+        assert_eq!(view(&[(HISTORY, "broken")]).history, None);
+        let mut gap = keys(&[(HISTORY, r#"[[1,100,"x"]]"#), (TIMELINE, "6")]);
+        let of = |keys: &Keys| history(keys).unwrap().timeline();
+        assert_eq!(of(&gap), TimelineId(2), "not of the same transaction");
+        gap.get_mut(TIMELINE).unwrap().mod_revision = Revision(1);
+        assert_eq!(of(&gap), TimelineId(6));
+    }
+
+    #[test]
+    fn a_request_is_read_with_its_time() {
+        let request = view(&[(FAILOVER, r#"{"leader":"a","scheduled_at":"1970-01-01T00:00:05+00:00"}"#)]).failover.unwrap();
+        assert_eq!(request.due, Some(BootTime(6_000_000_000)));
+        assert!(!request.handed_over && request.candidate.is_none());
+        assert_eq!(view(&[(FAILOVER, "{}")]).failover, None);
+    }
+
+}

@@ -1,0 +1,302 @@
+//! Looking at the data directory and the server of this host.
+//!
+//! Every look gives a whole answer: what could not be found out is a value of its own (`Silent`, `Unreadable`), never a guess from
+//! before.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgbaton_core::Observation;
+use pgbaton_core::observation::{
+    Answer, ControlState, Database, Directory, Guard, Local, PrimaryStatus, Server, StandbyStatus, Work,
+};
+use pgbaton_guard::wire::Status;
+use pgbaton_postgres::{
+    ControlFile, DataDirState, DatabaseState, LocalClient, Operation, Readiness, Sample, SampledRole, ServerSpec,
+    SqlError, SqlTimeouts, can_rewind, inspect, read_history, shutdown_checkpoint,
+};
+use pgbaton_types::{BootTime, Lsn, MemberName, TimelineHistory, TimelineId};
+
+use crate::clock;
+use crate::context::Context;
+use crate::text::chain;
+use crate::unguarded;
+
+/// How long the loop waits for the server's answer: an idle server answers within a millisecond, and whatever takes longer than this is
+/// reported as silence, with its age.
+const SQL_TIME: Duration = Duration::from_millis(700);
+
+/// Clock ticks of `/proc/<pid>/stat` in a second (`USER_HZ`), the same on all supported architectures.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// What one look gave.
+pub(crate) struct Look {
+    /// For the core.
+    pub(crate) local: Local,
+    /// For the core.
+    pub(crate) guard: Guard,
+    /// What the guard said.
+    pub(crate) status: Option<Status>,
+    /// What the server said.
+    pub(crate) sample: Option<Arc<Sample>>,
+    /// A postmaster that the guard did not start.
+    pub(crate) stranger: Option<i32>,
+}
+
+/// Looks, and keeps what makes looking cheap.
+pub(crate) struct Observer {
+    client: LocalClient,
+    spec: Arc<ServerSpec>,
+    silent_since: Option<BootTime>,
+    stopped_since: Option<BootTime>,
+    dying_since: Option<BootTime>,
+    found: Option<Option<ControlState>>,
+    histories: BTreeMap<TimelineId, TimelineHistory>,
+    pending: Vec<String>,
+    stranger: Option<(i32, BootTime)>,
+}
+
+impl Observer {
+    pub(crate) fn new(spec: Arc<ServerSpec>) -> Self {
+        Self {
+            client: client(&spec),
+            spec,
+            silent_since: None,
+            stopped_since: None,
+            dying_since: None,
+            found: None,
+            histories: BTreeMap::new(),
+            pending: Vec::new(),
+            stranger: None,
+        }
+    }
+
+    /// Looks at everything on this host.
+    pub(crate) async fn look(&mut self, context: &Context) -> Look {
+        let spec = context.spec();
+        if spec != self.spec {
+            self.client = client(&spec);
+            self.spec = spec;
+        }
+        let status = match context.guard.status() {
+            Ok(status) => Some(status),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the guard does not say how things stand");
+                None
+            }
+        };
+        let guard = Guard {
+            alive: status.is_some(),
+            armed: status.is_some_and(|status| status.deadline.is_some()),
+        };
+        let (server, sample) = self.server(context, status.as_ref()).await;
+        let directory = self.directory(context, &server);
+        let state = match &directory {
+            Directory::Database(database) => Some(database.state),
+            _ => None,
+        };
+        let found = *self.found.get_or_insert(state);
+        let stranger = self.stranger.map(|(pid, _)| pid);
+        Look { local: Local { directory, found, server }, guard, status, sample, stranger }
+    }
+
+    /// Settings that wait for a restart, as last asked.
+    pub(crate) fn pending_restart(&self) -> &[String] {
+        &self.pending
+    }
+
+    /// Asks which settings wait for a restart: after a reload.
+    pub(crate) async fn ask_pending_restart(&mut self) {
+        match self.client.pending_restart().await {
+            Ok(pending) => self.pending = pending,
+            Err(error) => tracing::debug!(error = %chain(&error), "the settings that wait for a restart are not known"),
+        }
+    }
+
+    /// Has a slot for each of these members.
+    pub(crate) async fn ensure_slots(&mut self, members: &[MemberName]) -> Result<Vec<String>, SqlError> {
+        self.client.ensure_slots(members).await
+    }
+
+    /// Drops the members' slots on a standby: left from a reign, they would keep WAL for ever.
+    pub(crate) async fn drop_member_slots(&mut self, look: &Look, seen: &Observation) {
+        let Some(sample) = &look.sample else { return };
+        let members: Vec<String> = seen.store.cluster.members.keys().map(MemberName::slot_name).collect();
+        for slot in sample.slots.iter().filter(|slot| slot.physical && !slot.active && members.contains(&slot.name)) {
+            match self.client.drop_slot(&slot.name).await {
+                Ok(_) => tracing::info!(slot = slot.name, "dropped a slot that an earlier reign left"),
+                Err(error) => tracing::warn!(slot = slot.name, error = %chain(&error), "a slot was not dropped"),
+            }
+        }
+    }
+
+    async fn server(&mut self, context: &Context, status: Option<&Status>) -> (Server, Option<Arc<Sample>>) {
+        let now = clock::now();
+        self.stranger = unguarded::find(&self.spec.data_dir, status.and_then(|status| status.postmaster))
+            .map(|pid| (pid, self.stranger.filter(|(old, _)| *old == pid).map_or(now, |(_, since)| since)));
+        let running = match status {
+            Some(Status { postmaster: Some(postmaster), killing: false, .. }) => {
+                Some((true, BootTime(postmaster.start_ticks * (1_000_000_000 / TICKS_PER_SECOND))))
+            }
+            _ => self.stranger.map(|(_, since)| (false, since)),
+        };
+        let Some((guarded, since)) = running else {
+            self.silent_since = None;
+            self.client.disconnect();
+            // A guard that does not answer says nothing about what runs: then it is not known to be stopped.
+            let left = status.is_none_or(|status| status.tree_alive);
+            let (kept, other) = if left {
+                (&mut self.dying_since, &mut self.stopped_since)
+            } else {
+                (&mut self.stopped_since, &mut self.dying_since)
+            };
+            *other = None;
+            let since = *kept.get_or_insert(now);
+            return (if left { Server::Dying { since } } else { Server::Stopped { since } }, None);
+        };
+        (self.stopped_since, self.dying_since) = (None, None);
+        let (answer, sample) = self.ask(context, now).await;
+        (Server::Running { guarded, since: since.min(now), answer }, sample)
+    }
+
+    async fn ask(&mut self, context: &Context, now: BootTime) -> (Answer, Option<Arc<Sample>>) {
+        let mut sampled = self.client.sample().await;
+        if sampled.as_ref().is_err_and(|error| matches!(error, SqlError::Query { .. })) {
+            // Only the kept connection may have ended.
+            sampled = self.client.sample().await;
+        }
+        match sampled {
+            Ok(sample) => match self.answer(context, &sample) {
+                Ok(answer) => {
+                    self.silent_since = None;
+                    (answer, Some(Arc::new(sample)))
+                }
+                Err(why) => {
+                    tracing::debug!(why, "the server's answer cannot be used yet");
+                    (Answer::Silent { since: *self.silent_since.get_or_insert(now) }, None)
+                }
+            },
+            Err(error) if matches!(error.readiness(), Readiness::Starting | Readiness::Absent) => {
+                // Nobody listens yet, or not any more: the postmaster is there, as the guard says.
+                self.silent_since = None;
+                (Answer::Starting, None)
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "the server does not answer");
+                (Answer::Silent { since: *self.silent_since.get_or_insert(now) }, None)
+            }
+        }
+    }
+
+    fn answer(&mut self, context: &Context, sample: &Sample) -> Result<Answer, String> {
+        let history = self.history(sample.timeline())?;
+        Ok(match &sample.role {
+            SampledRole::Primary { timeline, flushed, .. } => {
+                let control = ControlFile::read(&self.spec.data_dir).map_err(|error| chain(&error))?;
+                let checkpointed = control.checkpoint_timeline == *timeline;
+                Answer::Primary(PrimaryStatus { history, position: *flushed, checkpointed })
+            }
+            SampledRole::Standby { received, replayed, replay_paused, receiver, .. } => {
+                let following = context.following();
+                let address = following.address.or_else(|| context.server_address(following.upstream.as_ref()?));
+                let streaming = receiver.as_ref().zip(address).is_some_and(|(receiver, upstream)| {
+                    receiver.streams_from(&upstream)
+                });
+                Answer::Standby(StandbyStatus {
+                    history,
+                    received: sample.position(),
+                    reported_received: received.unwrap_or(Lsn::INVALID),
+                    replayed: *replayed,
+                    replay_paused: *replay_paused,
+                    upstream: following.upstream,
+                    streaming,
+                })
+            }
+        })
+    }
+
+    /// A timeline's history. The file of a timeline never changes once the timeline is written.
+    fn history(&mut self, timeline: TimelineId) -> Result<TimelineHistory, String> {
+        if let Some(history) = self.histories.get(&timeline) {
+            return Ok(history.clone());
+        }
+        let history = read_history(&self.spec.data_dir, timeline).map_err(|error| chain(&error))?;
+        self.histories.insert(timeline, history.clone());
+        Ok(history)
+    }
+
+    fn directory(&mut self, context: &Context, server: &Server) -> Directory {
+        let data_dir = self.spec.data_dir.clone();
+        match inspect(&data_dir) {
+            Err(error) => Directory::Unreadable { error: chain(&error) },
+            Ok(DataDirState::Missing | DataDirState::Empty) => {
+                self.histories.clear();
+                Directory::Empty
+            }
+            Ok(DataDirState::NotADatabase { entries }) => Directory::Foreign { found: entries.join(", ") },
+            Ok(DataDirState::Incomplete { operation }) => Directory::Incomplete { work: work(operation) },
+            Ok(DataDirState::Database { .. }) if context.kept().bootstrapping => {
+                Directory::Incomplete { work: Work::Bootstrap }
+            }
+            Ok(DataDirState::Database { control, .. }) => self.database(&data_dir, &control, server),
+        }
+    }
+
+    fn database(&mut self, data_dir: &Path, control: &ControlFile, server: &Server) -> Directory {
+        let stopped = matches!(server, Server::Stopped { .. });
+        if stopped {
+            // A rewind or a copy may have brought another history.
+            self.histories.clear();
+        }
+        let timeline = control.checkpoint_timeline.max(control.min_recovery_timeline.unwrap_or(TimelineId(0)));
+        let history = match self.history(timeline) {
+            Ok(history) => history,
+            // A rewind or a restore may have left the file to be fetched: the number is what is certain.
+            Err(why) if stopped => {
+                tracing::debug!(why, "the history of the data's timeline is not known");
+                TimelineHistory::root(timeline)
+            }
+            Err(error) => return Directory::Unreadable { error },
+        };
+        let end = match control.state {
+            DatabaseState::ShutDown => shutdown_checkpoint(data_dir).ok().map(|checkpoint| checkpoint.end),
+            DatabaseState::ShutDownInRecovery => Some(control.min_recovery.max(control.checkpoint)),
+            _ => None,
+        };
+        Directory::Database(Database {
+            system_id: control.system_id,
+            state: state(control.state),
+            history,
+            end,
+            rewindable: can_rewind(control),
+        })
+    }
+}
+
+/// How long the agent's own connection may take.
+pub(crate) fn client(spec: &ServerSpec) -> LocalClient {
+    LocalClient::new(spec, SqlTimeouts { connect: SQL_TIME, query: SQL_TIME })
+}
+
+fn work(operation: Operation) -> Work {
+    match operation {
+        Operation::Initdb => Work::Bootstrap,
+        Operation::BaseBackup => Work::Clone,
+        Operation::Rewind => Work::Rewind,
+    }
+}
+
+pub(crate) fn state(state: DatabaseState) -> ControlState {
+    match state {
+        DatabaseState::ShutDown => ControlState::ShutDown,
+        DatabaseState::ShutDownInRecovery => ControlState::ShutDownInRecovery,
+        // A primary that died while it wrote its shutdown checkpoint crashed.
+        DatabaseState::InProduction | DatabaseState::ShuttingDown => ControlState::InProduction,
+        DatabaseState::StartingUp | DatabaseState::InCrashRecovery | DatabaseState::InArchiveRecovery => {
+            ControlState::InRecovery
+        }
+    }
+}
+

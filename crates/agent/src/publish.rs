@@ -1,0 +1,133 @@
+//! What this member publishes: its own record, and as the holder the position and the history.
+//!
+//! A task of its own, so that a slow store never delays the loop. Positions are written at most once per loop, since each write is a sync
+//! on every voter; a change of role or state is written at once, since others wait for it.
+
+use std::sync::Arc;
+
+use pgbaton_api::layout::{HistoryRecord, MemberRecord, StatusRecord};
+use pgbaton_store::{Compare, Op, StoreError, Txn};
+use pgbaton_types::{Lsn, Revision, TimelineHistory};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::context::Context;
+use crate::keys;
+use crate::text::chain;
+
+/// What shall be published.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Publication {
+    /// This member's record.
+    pub(crate) record: MemberRecord,
+    /// What only the holder writes.
+    pub(crate) holder: Option<HolderPublication>,
+}
+
+/// What only the holder writes, and only while the leader key is the one that it created.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HolderPublication {
+    /// The creation revision of the leader key.
+    pub(crate) created: Revision,
+    /// How far the WAL is written.
+    pub(crate) position: Option<Lsn>,
+    /// The history of the timeline.
+    pub(crate) history: Option<TimelineHistory>,
+}
+
+impl Publication {
+    /// Whether `other` differs in more than positions.
+    fn differs_in_kind(&self, other: &Self) -> bool {
+        let without = |record: &MemberRecord| MemberRecord {
+            xlog_location: None,
+            replay_lsn: None,
+            receive_lsn: None,
+            ..record.clone()
+        };
+        let history = |publication: &Self| publication.holder.as_ref().map(|holder| (holder.created, holder.history.clone()));
+        without(&self.record) != without(&other.record) || history(self) != history(other)
+    }
+}
+
+/// Publishes whatever `wanted` holds, for as long as the agent runs.
+pub(crate) async fn publish(context: Arc<Context>, mut wanted: watch::Receiver<Publication>) {
+    let mut written = Written::default();
+    let mut last = Publication::default();
+    loop {
+        let wait = context.config().settings.loop_wait;
+        let urgent = async {
+            loop {
+                if wanted.changed().await.is_err() {
+                    // The loop has ended; the timer below ends this as well.
+                    std::future::pending::<()>().await;
+                }
+                if wanted.borrow_and_update().differs_in_kind(&last) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = urgent => {}
+            () = sleep(wait) => {}
+        }
+        let publication = wanted.borrow_and_update().clone();
+        if publication.record.conn_url.is_empty() {
+            continue;
+        }
+        match write(&context, &publication, &mut written).await {
+            Ok(()) => last = publication,
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "this member's records were not published");
+                sleep(wait.min(std::time::Duration::from_millis(200))).await;
+            }
+        }
+    }
+}
+
+/// What the store has from this agent already.
+#[derive(Debug, Default)]
+struct Written {
+    holder: Option<HolderPublication>,
+}
+
+async fn write(context: &Context, publication: &Publication, written: &mut Written) -> Result<(), StoreError> {
+    let settings = context.config().settings.clone();
+    let record = pgbaton_api::to_compact(&publication.record).unwrap_or_default();
+    let began = context.session.lease().is_none();
+    context.session.publish(&*context.store, record.as_bytes(), settings.ttl, settings.retry_timeout).await?;
+    if began {
+        // The loop may wait for a session to claim a bootstrap with.
+        context.wake(crate::event::Event::StoreChanged);
+    }
+    let Some(holder) = &publication.holder else {
+        written.holder = None;
+        return Ok(());
+    };
+    if written.holder.as_ref() == Some(holder) {
+        return Ok(());
+    }
+    let known = written.holder.as_ref().filter(|old| old.created == holder.created);
+    let seen = context.view.keys();
+    let mut ops = Vec::new();
+    if let Some(position) = holder.position.filter(|position| known.is_none_or(|old| old.position != Some(*position))) {
+        let status = StatusRecord { optime: position, ..StatusRecord::default() };
+        ops.push(Op::put(context.key(keys::STATUS), pgbaton_api::to_compact(&status).unwrap_or_default()));
+    }
+    if let Some(history) = holder.history.as_ref().filter(|history| known.is_none_or(|old| old.history.as_ref() != Some(history))) {
+        let old = seen.get(keys::HISTORY).and_then(|pair| HistoryRecord::read(&keys::text(pair)));
+        let limit = context.config().effective.cluster.max_timelines_history;
+        let time = pgbaton_api::iso(jiff::Timestamp::now());
+        let record = HistoryRecord::of(history, old.as_ref(), &time, context.me.as_str(), limit);
+        ops.push(Op::put(context.key(keys::HISTORY), pgbaton_api::to_compact(&record).unwrap_or_default()));
+        ops.push(Op::put(context.key(keys::TIMELINE), history.timeline().to_string()));
+    }
+    if !ops.is_empty() {
+        let only_holder = vec![Compare::created_at(context.key(keys::LEADER), holder.created)];
+        context.store.txn(Txn::when(only_holder, ops), settings.retry_timeout).await?;
+    }
+    if !seen.contains_key(keys::CONFIG) && seen.contains_key(keys::INITIALIZE) {
+        crate::operations::publish_config(context).await?;
+    }
+    written.holder = Some(holder.clone());
+    Ok(())
+}
