@@ -92,7 +92,8 @@ fn contains_word(line: &str, word: &str) -> bool {
 
 /// For each line, whether it belongs to a test: a file of tests, or a module under `#[cfg(test)]`.
 fn test_lines(path: &str, code: &[&str]) -> Vec<bool> {
-    let file = path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
+    let file = path.contains("/tests/")
+        || ["/tests.rs", "_tests.rs", "/testing.rs"].iter().any(|ending| path.ends_with(ending));
     let mut lines = vec![file; code.len()];
     for start in (0..code.len()).filter(|number| code[*number].contains("#[cfg(test)]")) {
         let end = block_end(code, start).unwrap_or(start);

@@ -243,6 +243,17 @@ impl Cluster {
         http::ask(self.members[member].rest, method, path, body, limit)
     }
 
+    /// Asks `asked` for a switchover from one member to another, or to whichever is best; answers when it is over.
+    pub fn switchover(&self, asked: usize, from: usize, to: Option<usize>) -> Outcome<Answer> {
+        /// Longest wait for the answer; a member gives up after 20 s by itself.
+        const LIMIT: Duration = Duration::from_secs(40);
+        let mut request = serde_json::json!({"leader": self.name(from)});
+        if let Some(to) = to {
+            request["candidate"] = self.name(to).into();
+        }
+        self.rest(asked, "POST", "/switchover", &request.to_string(), LIMIT)
+    }
+
     /// Runs SQL on a member's server: the rows of the last statement.
     pub fn sql(&self, member: usize, statement: &str) -> Outcome<Rows> {
         servers::rows(self.members[member].postgres, SUPERUSER, SUPERUSER_PASSWORD, statement)

@@ -127,6 +127,10 @@ where
     if let Some((first, second)) = record.two_writable() {
         return Err(format!("two servers accepted writes at once: {first:?}, {second:?}").into());
     }
+    // One takeover at most; a former primary that commits beside its successor makes the writing go back and forth.
+    if record.moves() > 1 {
+        return Err(format!("the writing moved {} times between servers in one event", record.moves()).into());
+    }
     if event == Event::HostLost {
         cluster.restore_host(primary)?;
     } else if event == Event::AgentTerminated {
