@@ -32,8 +32,8 @@ pub enum PortError {
     },
 }
 
-/// Listens for a moment on each address in `listen_addresses`. Only for a server that does not run. Names are looked up, which can
-/// take as long as the resolver's time-out.
+/// Listens for a moment on each address in `listen_addresses`. Only for a server that does not run. Names are looked
+/// up, which can take as long as the resolver's time-out.
 pub fn check_port(spec: &ServerSpec) -> Result<(), PortError> {
     let port = spec.port;
     for host in spec.listen_addresses.split(',').map(str::trim).filter(|host| !host.is_empty()) {
