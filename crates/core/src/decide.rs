@@ -1,4 +1,4 @@
-use crate::decision::Decision;
+use crate::decision::{Action, Decision};
 use crate::facts::unfit;
 use crate::memory::Proven;
 use crate::observation::{Answer, Observation, Server};
@@ -13,6 +13,7 @@ pub fn decide(settings: &Settings, observation: &Observation) -> Decision {
     let mut plan = Plan::new(settings, observation);
     remember(&mut plan);
     plan.unfit = unfit(settings, observation);
+    arm(&mut plan);
     let steps: [fn(&mut Plan<'_>) -> Flow; 8] = [
         demotion::step,
         operation::step,
@@ -29,6 +30,17 @@ pub fn decide(settings: &Settings, observation: &Observation) -> Decision {
         }
     }
     plan.into_decision()
+}
+
+/// A lease that is held is enforced, but for a maintenance mode: after one, it is enforced again at once.
+fn arm(plan: &mut Plan<'_>) {
+    if let Some(lease) = plan.seen.valid_lease(plan.settings)
+        && !plan.settings.paused
+        && plan.seen.guard.alive
+        && !plan.seen.guard.armed
+    {
+        plan.act(Action::ArmGuard { epoch: lease.epoch, deadline: lease.deadline });
+    }
 }
 
 /// Takes what was seen into the memory, before anything is decided.

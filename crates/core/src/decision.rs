@@ -48,6 +48,9 @@ pub enum Action {
         reservation_seen: Option<Revision>,
         /// Time to live to ask for.
         ttl: Duration,
+        /// The highest epoch that any member is known to have seen. The new one is higher: `base` is raised before the
+        /// grant if it would not be.
+        above: Epoch,
     },
     /// Delete the leader key if it was created at `created`. With a successor, the same transaction names it in the
     /// key `failover`. The local lease is forgotten *before* the request is sent.
@@ -97,6 +100,13 @@ pub enum Action {
     SetSlots {
         /// Members other than the holder.
         members: Vec<MemberName>,
+    },
+    /// Tell the guard to enforce the deadline of the lease that is held: a maintenance mode has ended.
+    ArmGuard {
+        /// The reign.
+        epoch: Epoch,
+        /// The deadline of its last renewal.
+        deadline: BootTime,
     },
     /// Tell the guard to enforce no deadline.
     DisarmGuard {

@@ -74,7 +74,7 @@ pub fn check(action: &Action, facts: &Facts<'_>) -> Result<(), Stale> {
     match action {
         Action::Begin(kind) => check_operation(kind, facts),
         Action::RecordInitialize { epoch, .. } if facts.bugs.has(Bug::Patroni2970) && epoch.0 == 0 => Ok(()),
-        Action::RecordInitialize { epoch, .. } => holds(*epoch, facts),
+        Action::RecordInitialize { epoch, .. } | Action::ArmGuard { epoch, .. } => holds(*epoch, facts),
         Action::PublishPosition { .. } | Action::PublishHistory { .. } => match facts.lease {
             Some(lease) => holds(lease.epoch, facts),
             None => Err(Stale::LeaseLost { epoch: Epoch::default() }),

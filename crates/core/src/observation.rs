@@ -21,8 +21,8 @@ pub struct Observation {
     pub local: Local,
     /// The cluster as the store shows it.
     pub store: StoreView,
-    /// The lease that this member holds, by its last successful renewal. The executor forgets it when its deadline has
-    /// passed: nothing makes it valid again.
+    /// The lease that this member holds, by its last successful renewal. It stays here past its deadline, until it is
+    /// released; nothing makes it valid again.
     pub lease: Option<Lease>,
     /// The guard that owns the local server.
     pub guard: Guard,
@@ -294,6 +294,8 @@ pub struct HostFacts {
     pub system_id: Option<SystemId>,
     /// A server runs there that is not proven to be in recovery.
     pub primary_may_run: bool,
+    /// The highest epoch that the member there has seen.
+    pub promised: Epoch,
     /// Longest time that a lease recorded beside the data may still have to run.
     pub lease_left: Duration,
 }
@@ -339,6 +341,8 @@ pub struct PeerAnswer {
     pub priority: u32,
     /// A checkpoint has completed since it was promoted (for a primary).
     pub checkpointed: bool,
+    /// The highest epoch that it has seen.
+    pub promised: Epoch,
     /// The epoch for whose handover it has made itself ready: it streams from the holder, replay is not paused or
     /// delayed and close to what was received, and no session blocks it.
     pub prepared: Option<Epoch>,

@@ -4,6 +4,7 @@ use crate::decision::{Action, OperationKind, QuarantineReason};
 use crate::observation::{Directory, Initialize, Observation, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
+use crate::steps::leader::highest_promise;
 use pgbaton_types::TimelineId;
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
@@ -22,6 +23,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 reserve: TimelineId::FIRST,
                 reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
                 ttl: settings.ttl,
+                above: highest_promise(plan),
             });
             plan.taken(Step::Bootstrap, "the new database is there: takes the lease to start it")
         }

@@ -8,6 +8,7 @@ use crate::observation::{Observation, Server};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::settings::Settings;
+use crate::steps::leader::highest_promise;
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
@@ -29,6 +30,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 .map_or(pgbaton_types::TimelineId::FIRST, |reservation| reservation.timeline),
             reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
             ttl: settings.ttl,
+            above: highest_promise(plan),
         });
         return plan.taken(Step::Demotion, "takes the lease again");
     }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use pgbaton_types::{MemberName, TimelineId};
+use pgbaton_types::{Epoch, MemberName, TimelineId};
 
 use crate::decision::{Action, OperationKind, StopMode};
 use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
-use crate::steps::switchover;
+use crate::steps::{follower, switchover};
 
 /// How often a holder looks at a server that starts, is promoted or dies: short, since clients wait.
 const CHANGE_POLL: Duration = Duration::from_millis(100);
@@ -49,9 +49,22 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
 
 fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
+    let idle = seen.stopped() || seen.shut_down() || seen.standby().is_some();
+    if let Some(lease) = seen.lease {
+        if !idle {
+            return plan.blocked(
+                Step::Leader,
+                format!("the lease of {} has passed its deadline; the server is going down", lease.epoch),
+            );
+        }
+        plan.act(Action::ReleaseLease { created: lease.created, successor: None });
+        plan.wake_after(CHANGE_POLL);
+        return plan
+            .taken(Step::Leader, format!("the lease of {} has passed its deadline: gives it back", lease.epoch));
+    }
     let own_key = seen.store.cluster.leader.as_ref().filter(|leader| leader.member == seen.me);
     match own_key {
-        Some(key) if seen.lease.is_none() && (seen.stopped() || seen.shut_down() || seen.standby().is_some()) => {
+        Some(key) if idle && seen.view_is_fresh(plan.settings) => {
             // The key bears this name, but nothing here is a primary: a release that got lost, or an agent that
             // forgot. Waiting for it to expire would only cost time.
             let successor =
@@ -59,7 +72,19 @@ fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
             plan.act(Action::ReleaseLease { created: key.created, successor });
             plan.taken(Step::Leader, "gives back a lease that it does not use")
         }
-        _ => plan.pass(Step::Leader, "holds no lease"),
+        Some(_) if idle => {
+            // Until the store is there, the server may at least come up as a standby.
+            if follower::start_without_leader(plan) == Flow::Settled {
+                return Flow::Settled;
+            }
+            let silence = seen.store_silence();
+            plan.blocked(Step::Leader, format!("the leader key bears this name, but no lease is held; {silence}"))
+        }
+        Some(_) => plan.blocked(
+            Step::Leader,
+            "the leader key bears this name, but no lease is held: the server has to go down first",
+        ),
+        None => plan.pass(Step::Leader, "holds no lease"),
     }
 }
 
@@ -219,4 +244,12 @@ pub(crate) fn next_timeline(plan: &Plan<'_>) -> TimelineId {
     }
     let reserved = cluster.reserved.map_or(TimelineId(0), |reservation| reservation.timeline);
     own.max(published).max(reserved).next()
+}
+
+/// The highest epoch that any member is known to have seen.
+pub(crate) fn highest_promise(plan: &Plan<'_>) -> Epoch {
+    let seen = plan.seen;
+    let peers = seen.peers.values().map(|answer| answer.promised);
+    let hosts = seen.store.listed.iter().filter_map(|listed| listed.host.as_ref()).map(|host| host.promised);
+    peers.chain(hosts).max().unwrap_or_default().max(plan.memory.promised)
 }

@@ -24,7 +24,8 @@ fn reinitialize(plan: &mut Plan<'_>) -> Flow {
         return plan.pass(Step::Order, "a holder of the lease is not rebuilt");
     }
     if seen.other_holder().is_none() {
-        return plan.blocked(Step::Order, "there is no leader to clone from, so the data directory is kept");
+        // The order waits; this member may be the one that has to lead.
+        return plan.pass(Step::Order, "a new clone was asked for, but there is no leader to clone from");
     }
     if !seen.stopped() {
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });

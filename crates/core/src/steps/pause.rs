@@ -29,7 +29,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let nobody_leads = seen.store.cluster.leader.is_none() && seen.view_is_fresh(settings);
     if seen.lease.is_none()
         && nobody_leads
-        && let Some(action) = acquire_for_running_primary(seen, settings)
+        && let Some(action) = acquire_for_running_primary(plan)
     {
         plan.act(action);
         return plan.taken(Step::Pause, "paused: the running primary takes the lease that nobody holds");

@@ -15,8 +15,7 @@ use crate::observation::{
 };
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
-use crate::settings::Settings;
-use crate::steps::leader::next_timeline;
+use crate::steps::leader::{highest_promise, next_timeline};
 use crate::steps::switchover::handed_to_me;
 use crate::steps::{bootstrap, follower};
 
@@ -177,19 +176,22 @@ fn acquire(plan: &mut Plan<'_>, why: impl Into<String>) -> Flow {
         reserve,
         reservation_seen: plan.seen.store.cluster.reserved.map(|reservation| reservation.revision),
         ttl: plan.settings.ttl,
+        above: highest_promise(plan),
     });
     plan.taken(Step::Race, why)
 }
 
 /// A paused primary whose key vanished takes it again, on the same timeline: the reservation shows that nobody else
 /// has led since.
-pub(crate) fn acquire_for_running_primary(seen: &Observation, settings: &Settings) -> Option<Action> {
+pub(crate) fn acquire_for_running_primary(plan: &Plan<'_>) -> Option<Action> {
+    let seen = plan.seen;
     let reservation = seen.store.cluster.reserved?;
     let timeline: TimelineId = seen.primary()?.history.timeline();
     (reservation.timeline == timeline).then_some(Action::AcquireLease {
         reserve: timeline,
         reservation_seen: Some(reservation.revision),
-        ttl: settings.ttl,
+        ttl: plan.settings.ttl,
+        above: highest_promise(plan),
     })
 }
 

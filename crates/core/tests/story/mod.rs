@@ -11,7 +11,7 @@ use pgbaton_core::observation::{
     Server, StandbyStatus, StoreView, Work,
 };
 use pgbaton_core::{Action, Decision, Memory, Observation, Settings, Verdict, decide, safety};
-use pgbaton_types::{BootTime, Lsn, MemberName, Revision, ShutdownCheckpoint, SystemId, TimelineId};
+use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, SystemId, TimelineId};
 
 use words::Words;
 
@@ -231,7 +231,7 @@ impl Stage {
                 .map(|id| id.parse().map(SystemId).map_err(|_| format!("{id:?} is no number")))
                 .transpose()?;
             let lease_left = words.keyed("lease").map_or(Ok(Duration::ZERO), words::duration)?;
-            Some(HostFacts { system_id, primary_may_run: words.flag("primary"), lease_left })
+            Some(HostFacts { system_id, promised: Epoch(0), primary_may_run: words.flag("primary"), lease_left })
         };
         self.seen.store.listed.retain(|listed| listed.address != address);
         self.seen.store.listed.push(Listed { address, host });
@@ -260,6 +260,7 @@ impl Stage {
                 .keyed("priority")
                 .map_or(Ok(1), |text| text.parse().map_err(|_| format!("{text:?} is no number")))?,
             checkpointed: words.flag("checkpointed"),
+            promised: words.keyed("promised").map_or(Ok(Epoch(0)), words::epoch)?,
             prepared: words.keyed("prepared").map(words::epoch).transpose()?,
             proof,
         };
@@ -370,7 +371,10 @@ fn describe(action: &Action) -> String {
     match action {
         Action::ClaimBootstrap => "claim the bootstrap".to_owned(),
         Action::RecordInitialize { system_id, epoch } => format!("record the identity {system_id} in {epoch}"),
-        Action::AcquireLease { reserve, .. } => format!("acquire the lease and reserve timeline {reserve}"),
+        Action::AcquireLease { reserve, above, .. } => {
+            let above = if above.0 == 0 { String::new() } else { format!(", above {above}") };
+            format!("acquire the lease and reserve timeline {reserve}{above}")
+        }
         Action::ReleaseLease { created, successor } => {
             format!(
                 "release the lease created at {created}{}",
@@ -384,6 +388,7 @@ fn describe(action: &Action) -> String {
         Action::PrepareCandidate { candidate, epoch } => format!("ask {candidate} to prepare for the end of {epoch}"),
         Action::AskProof { candidate, checkpoint } => format!("ask {candidate} for the {checkpoint}"),
         Action::SetSlots { members } => format!("slots for {}", names(members)),
+        Action::ArmGuard { epoch, .. } => format!("arm the guard for {epoch}"),
         Action::DisarmGuard { why } => format!("disarm the guard ({why:?})"),
         Action::Begin(kind) => format!("begin: {kind}"),
         Action::CancelOperation => "cancel the operation".to_owned(),
