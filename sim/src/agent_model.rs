@@ -67,6 +67,8 @@ pub(crate) struct Agent {
     pub(crate) awaiting: bool,
     /// What is to be carried out.
     pub(crate) pending: Option<Box<Decision>>,
+    /// The cluster was paused when it decided last.
+    pub(crate) decided_paused: bool,
     /// It has looked at its disk and asked the store once.
     pub(crate) ready: bool,
     /// The last decision blocked with a reason, for the checks of the healed cluster.
@@ -103,6 +105,7 @@ impl Agent {
             awaiting: false,
             pending: None,
             ready: false,
+            decided_paused: false,
             last_report: Vec::new(),
             wake_serial: 0,
             renew_serial: 0,
@@ -186,7 +189,6 @@ impl World {
         if agent.awaiting || agent.pending.is_some() || !agent.ready {
             return;
         }
-        self.forget_spent_lease(member);
         let observation = self.observe(member);
         let settings = &self.hosts[member].agent.settings;
         let decision = decide(settings, &observation);
@@ -204,6 +206,7 @@ impl World {
         agent.memory = decision.memory.clone();
         host.durable.promised = host.durable.promised.max(decision.memory.promised);
         agent.renew = decision.renew;
+        agent.decided_paused = agent.settings.paused;
         agent.unfit.clone_from(&decision.unfit);
         agent.last_report.clone_from(&decision.report);
         agent.wake_serial += 1;
@@ -214,17 +217,6 @@ impl World {
             self.soon(Event::Execute { member, life });
         }
         self.after(wait, Event::Wake { member, life, serial });
-    }
-
-    /// A lease past its deadline is given up once no process is left that it could have covered.
-    fn forget_spent_lease(&mut self, member: usize) {
-        let host = &mut self.hosts[member];
-        let now = host.clock.read(self.now);
-        let spent = host.agent.lease.is_some_and(|held| now >= held.lease.deadline) && !host.postgres.tree_alive();
-        if spent {
-            host.agent.lease = None;
-            host.agent.renewing = false;
-        }
     }
 
     fn trace_decision(&mut self, member: usize, observation: &Observation, decision: &Decision) {
@@ -318,6 +310,7 @@ impl World {
         let left = |lease: Lease| (lease.deadline + host.agent.settings.kill_time).since(now);
         HostFacts {
             system_id: host.postgres.data.as_ref().map(|data| data.system_id),
+            promised: host.durable.promised,
             primary_may_run: host.postgres.tree_alive() && !proven_standby,
             lease_left: host.durable.lease.map(|held| left(held.lease)).unwrap_or_default(),
         }

@@ -65,6 +65,10 @@ impl World {
                 self.guard_disarm(member);
                 self.witness(&Moment::Changed);
             }
+            Action::ArmGuard { epoch, deadline } => {
+                self.guard_arm(member, *epoch, *deadline);
+                self.wake_agent(member);
+            }
             Action::AskPeers { members } => {
                 for name in members {
                     self.ask_named(member, name, Question::Position);
@@ -100,9 +104,9 @@ impl World {
     }
 
     fn acquire(&mut self, member: usize, action: &Action) {
-        let Action::AcquireLease { reserve, reservation_seen, ttl } = action else { return };
+        let Action::AcquireLease { reserve, reservation_seen, ttl, above } = action else { return };
         let lease = self.store.new_lease_id();
-        let raise_base = self.raise_base(member);
+        let raise_base = self.raise_base(member, *above);
         let acquire = Acquire {
             member: self.names[member].clone(),
             lease,

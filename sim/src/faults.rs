@@ -1,5 +1,7 @@
 //! What goes wrong, for how long, and how it ends.
 
+use pgbaton_core::lease;
+
 use crate::event::Event;
 use crate::invariants::Moment;
 use crate::network::Traffic;
@@ -411,11 +413,14 @@ impl World {
         if !std::mem::replace(&mut host.frozen, false) || !host.up {
             return;
         }
+        let settings = &host.agent.settings;
+        let now = host.clock.read(self.now);
+        let renewing = host.agent.alive && host.agent.renewing;
         let due = host
             .guard
             .armed
-            .is_some_and(|armed| host.clock.read(self.now).reached(armed.deadline + host.agent.settings.kill_time));
-        if due && host.guard.alive && !host.agent.settings.paused && !host.agent.renewing {
+            .is_some_and(|armed| lease::expired(now, armed.deadline + settings.kill_time, renewing, settings.bugs));
+        if due && host.guard.alive {
             self.kill_tree(member, "killed by its guard after the freeze");
         }
         self.thaw(member);

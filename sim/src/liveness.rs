@@ -105,6 +105,14 @@ impl World {
     }
 }
 
+/// What a member does and waits for.
+pub(crate) fn describe(world: &World, member: usize) -> String {
+    let host = &world.hosts[member];
+    let agent = if host.agent.alive { "" } else { ", no agent" };
+    let why = host.agent.last_report.last().map(ToString::to_string).unwrap_or_default();
+    format!("{}: {:?}{agent}, {why}", world.names[member], host.postgres.role())
+}
+
 /// Who accepts writes.
 pub(crate) fn writable(world: &World) -> Vec<usize> {
     let accepts = |member: &usize| world.hosts[*member].can_acknowledge();

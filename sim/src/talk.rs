@@ -185,13 +185,13 @@ impl World {
         self.wake_agent(member);
     }
 
-    /// What an acquisition has to know of epochs: whether the base has to be raised.
-    pub(crate) fn raise_base(&self, member: usize) -> Option<(u64, u64)> {
+    /// What an acquisition has to know of epochs: whether the base has to be raised to stay above `above`.
+    pub(crate) fn raise_base(&self, member: usize, above: Epoch) -> Option<(u64, u64)> {
         let host = &self.hosts[member];
         let view = &host.agent.view;
-        let promised = host.durable.promised.max(host.agent.memory.promised);
+        let above = above.max(host.durable.promised);
         let next = Epoch::of(view.cluster.base, Revision(view.revision.0 + 1));
-        (next <= promised).then_some((view.cluster.base, promised.0))
+        (next <= above).then_some((view.cluster.base, above.0))
     }
 
     /// Sends a question to another member.
@@ -237,6 +237,7 @@ impl World {
             primary: host.postgres.role() == Some(Role::Primary),
             history: None,
             position: pgbaton_types::Lsn::INVALID,
+            promised: host.durable.promised,
             unfit: host.agent.unfit.clone(),
             priority: host.agent.settings.failover_priority,
             checkpointed: false,

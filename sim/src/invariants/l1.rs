@@ -1,5 +1,5 @@
 use super::{Chronicle, Invariant, Moment};
-use crate::liveness::{leader_must_exist, writable};
+use crate::liveness::{describe, leader_must_exist, writable};
 use crate::time::SECOND;
 use crate::world::World;
 
@@ -17,7 +17,9 @@ impl Invariant for OneLeader {
             return Ok(());
         }
         let waited = (world.now - healing.since) / SECOND;
-        Err(format!("{} servers accept writes {waited} s after the faults were over", writable(world).len()))
+        let states: Vec<String> = (0..world.hosts.len()).map(|member| describe(world, member)).collect();
+        let count = writable(world).len();
+        Err(format!("{count} servers accept writes {waited} s after the faults were over; {}", states.join("; ")))
     }
 }
 

@@ -1,3 +1,5 @@
+use pgbaton_core::observation::Work;
+
 use super::{Chronicle, Invariant, Moment, name};
 use crate::world::World;
 
@@ -34,6 +36,10 @@ impl Invariant for OnePrimary {
         for (member, host) in world.hosts.iter().enumerate() {
             if !host.can_acknowledge() || past.is_operators(world, member) {
                 self.writable[member] = None;
+                // While the cluster is paused it is the operator who answers for the holder.
+                if host.can_acknowledge() && past.last_grant().is_some_and(|grant| grant.member == member) {
+                    self.last = Some(member);
+                }
                 continue;
             }
             let life = host.postgres.life;
@@ -48,7 +54,9 @@ impl Invariant for OnePrimary {
                 ));
             }
             if self.writable[member].is_none() {
-                let fresh = self.fresh[member].take() == Some(life);
+                // A new cluster, in which nobody can have written yet, continues nothing either.
+                let new = host.postgres.incomplete == Some(Work::Bootstrap);
+                let fresh = self.fresh[member].take() == Some(life) || new;
                 if let Some(last) = self.last.filter(|last| !fresh && *last != member) {
                     return Err(format!(
                         "{} accepts writes on its old timeline although {} has accepted writes since",

@@ -51,6 +51,7 @@ impl Invariant for BornStandby {
                     return Ok(());
                 }
                 let since = *self.seen[*member].get_or_insert(world.now);
+                let since = since.max(host.strange_since.unwrap_or(0));
                 if world.now - since > STRANGER_FOR + 2 * nanos(host.agent.settings.loop_wait) {
                     return Err(format!("{} lets a primary go on that it did not make", name(world, *member)));
                 }

@@ -23,7 +23,7 @@ impl Invariant for OperatorsWord {
                     _ => Err(format!("{me} hands over to {successor}, which does not hold everything")),
                 }
             }
-            Action::Begin(kind) if host.agent.settings.paused => {
+            Action::Begin(kind) if host.agent.decided_paused => {
                 let orders = &host.agent.orders;
                 let ordered = orders.restart || orders.reinitialize || orders.terminate;
                 let asked = world.store.peek().cluster.failover.is_some() || host.agent.memory.handover.is_some();
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn fires_when_a_paused_member_acts_by_itself() {
         let mut stage = Stage::new();
-        stage.world.hosts[0].agent.settings.paused = true;
+        stage.world.hosts[0].agent.decided_paused = true;
         let action = Action::Begin(OperationKind::Stop { mode: StopMode::Fast });
         assert_eq!(stage.executing(0, &action).as_deref(), Some("S17"));
     }

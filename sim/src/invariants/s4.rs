@@ -115,6 +115,7 @@ mod tests {
             history: Some(TimelineHistory::root(TimelineId(1))),
             position: Lsn(u64::MAX / 2),
             unfit: None,
+            promised: pgbaton_types::Epoch(0),
             priority: 1,
             checkpointed: false,
             prepared: None,
@@ -125,6 +126,7 @@ mod tests {
             reserve: TimelineId(2),
             reservation_seen: Some(Revision(1)),
             ttl: std::time::Duration::from_secs(5),
+            above: pgbaton_types::Epoch(0),
         };
         let decision = Decision {
             actions: vec![acquire],

@@ -28,7 +28,13 @@ impl Invariant for NumbersOnce {
             Moment::Promoted { member, reign: Some(_), timeline } => {
                 let Some(data) = &world.hosts[*member].postgres.data else { return Ok(()) };
                 let made = (*member, data.history.ancestors().last().cloned());
-                if let Some((first, _)) = self.timelines.get(&(data.system_id, *timeline)) {
+                // A timeline of which no copy is left can do no harm.
+                let copied = world.hosts.iter().enumerate().any(|(other, host)| {
+                    let copy = host.postgres.data.as_ref().filter(|copy| copy.system_id == data.system_id);
+                    other != *member && copy.is_some_and(|copy| copy.history.end_of(*timeline).is_some())
+                });
+                let known = self.timelines.get(&(data.system_id, *timeline)).filter(|_| copied);
+                if let Some((first, _)) = known {
                     return Err(format!(
                         "{} has made timeline {timeline}, which {} made before",
                         name(world, *member),
@@ -60,6 +66,8 @@ mod tests {
         let mut stage = Stage::new();
         stage.data(0, 3);
         stage.data(1, 3);
+        let data = stage.world.hosts[0].postgres.data.as_mut().unwrap();
+        data.history = data.history.fork(TimelineId(2), data.wal.end(), "test");
         let moment = |member| Moment::Promoted { member, reign: Some(Epoch(1)), timeline: TimelineId(2) };
         assert_eq!(stage.witness(&moment(0)), None);
         assert_eq!(stage.witness(&moment(1)).as_deref(), Some("S6"));

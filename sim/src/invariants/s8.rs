@@ -35,7 +35,11 @@ impl Invariant for ProofBeforeDestruction {
 fn quarantine(world: &World, past: &Chronicle, member: usize, why: QuarantineReason) -> Result<(), String> {
     let host = &world.hosts[member];
     let settings = &host.agent.settings;
-    if settings.paused && why != QuarantineReason::Ordered {
+    if host.agent.decided_paused
+        && !host.agent.orders.reinitialize
+        && !host.agent.orders.restart
+        && why != QuarantineReason::Ordered
+    {
         return Err("the cluster is paused".to_owned());
     }
     let complete = |host: &Host| host.postgres.incomplete.is_none() && host.postgres.data.is_some();
