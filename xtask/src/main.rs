@@ -12,6 +12,7 @@ mod setup;
 mod sim;
 mod test;
 mod tidy;
+mod trials;
 mod verify;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Task {
     Test,
     /// Measure switchover and failover, pgbaton and Patroni side by side (as root)
     Bench(bench::Options),
+    /// Hurt real clusters at random instants and look for what was lost (switchover, failover, split-brain, store)
+    Trials(trials::Options),
     /// Build pgbaton and run its demo
     Demo(demo::Options),
     /// Stop the demo's cluster
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Test => test::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Trials(options) => trials::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::DemoStop(options) => demo::stop(&options),
     };

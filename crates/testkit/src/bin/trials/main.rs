@@ -28,7 +28,10 @@ use report::{Format, Report};
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask trials --", about = "Real clusters hurt at random instants: is anything acknowledged lost?")]
+#[command(
+    name = "cargo xtask trials --",
+    about = "Real clusters hurt at random instants: is anything acknowledged lost?"
+)]
 struct Arguments {
     #[command(subcommand)]
     trial: Trial,

@@ -1,4 +1,4 @@
-//! Random instants from a seed: SplitMix64 (Steele, Lea, Flood 2014), the same on every machine and in every version.
+//! Random instants from a seed: `SplitMix64` (Steele, Lea, Flood 2014), the same on every machine and in every version.
 
 use std::time::Duration;
 

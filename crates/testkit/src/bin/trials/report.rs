@@ -110,7 +110,9 @@ impl Report {
             [] => text.push_str("every promise held\n"),
             broken => {
                 text.push_str(&format!("{} BROKEN:\n", broken.len()));
-                broken.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+                for line in broken {
+                    text.push_str(&format!("  {line}\n"));
+                }
             }
         }
         text

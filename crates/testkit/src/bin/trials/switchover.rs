@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part};
+use pgbaton_testkit::cluster::{Answer, Cluster, ClusterError, Options as ClusterOptions, Part};
 use pgbaton_testkit::writer::{Commit, Writer};
 use pgbaton_testkit::{clock, wait};
 use pgbaton_types::BootTime;
@@ -74,13 +74,7 @@ pub(crate) fn run(context: &Context, options: &Options) -> Outcome<Report> {
     Ok(report)
 }
 
-fn one_cluster(
-    context: &Context,
-    options: &Options,
-    number: u64,
-    most: usize,
-    report: &mut Report,
-) -> Outcome<usize> {
+fn one_cluster(context: &Context, options: &Options, number: u64, most: usize, report: &mut Report) -> Outcome<usize> {
     let retry_timeout = (options.ttl - 1.0) / 2.0 - 0.5;
     let layout = ClusterOptions { ttl: options.ttl, retry_timeout, ..ClusterOptions::default() };
     let mut cluster = Cluster::new(&context.programs, layout)?;
@@ -133,7 +127,11 @@ fn one(cluster: &Cluster, writer: &Writer, random: &mut Random, phase: &str, rep
     if let Some(member) = instant.stopped {
         cluster.thaw(member, Part::WalReceiver)?;
     }
-    let answer = answer?;
+    let answer = match answer {
+        // In a cluster's first moments not every member listens yet; that is a refusal, too.
+        Err(ClusterError::Rest { request, source, .. }) => Answer { status: 0, body: format!("{request}: {source}") },
+        other => other?,
+    };
     report.count(&format!("instants {phase}"), 1);
     report.count("with a stopped receiver", usize::from(stopped.is_some()));
     let switched = answer.status == 200;
