@@ -17,6 +17,7 @@ const VERSION: u8 = b'1';
 struct HostRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_id: Option<pgbaton_types::SystemId>,
+    promised: pgbaton_types::Epoch,
     primary_may_run: bool,
     lease_left_ms: u64,
 }
@@ -30,6 +31,7 @@ impl OwnFacts {
     pub(crate) fn set(&self, facts: &HostFacts) {
         let record = HostRecord {
             system_id: facts.system_id,
+            promised: facts.promised,
             primary_may_run: facts.primary_may_run,
             lease_left_ms: u64::try_from(facts.lease_left.as_millis()).unwrap_or(u64::MAX),
         };
@@ -48,6 +50,7 @@ fn read(bytes: &[u8]) -> Option<HostFacts> {
     let record: HostRecord = (*version == VERSION).then(|| serde_json::from_slice(rest).ok()).flatten()?;
     Some(HostFacts {
         system_id: record.system_id,
+        promised: record.promised,
         primary_may_run: record.primary_may_run,
         lease_left: Duration::from_millis(record.lease_left_ms),
     })
@@ -113,9 +116,10 @@ mod tests {
 
     #[test]
     fn what_version_one_says_is_read() {
-        let committed = br#"1{"system_id":7,"primary_may_run":true,"lease_left_ms":1500}"#;
+        let committed = br#"1{"system_id":7,"promised":3,"primary_may_run":true,"lease_left_ms":1500}"#;
         let facts = HostFacts {
             system_id: Some(SystemId(7)),
+            promised: pgbaton_types::Epoch(3),
             primary_may_run: true,
             lease_left: Duration::from_millis(1500),
         };

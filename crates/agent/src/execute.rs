@@ -92,9 +92,11 @@ pub(crate) fn disarm(context: &Context, why: Disarm) -> Result<(), ActionError> 
 }
 
 /// Takes the lease.
-pub(crate) async fn acquire(context: &Context, seen: &Observation, action: &Action) -> Result<(), ActionError> {
-    let Action::AcquireLease { reserve, reservation_seen, ttl } = action else { return Err(ActionError::Changed) };
-    let epoch = lease_actions::acquire(context, seen.memory.promised, *reserve, *reservation_seen, *ttl).await?;
+pub(crate) async fn acquire(context: &Context, action: &Action) -> Result<(), ActionError> {
+    let Action::AcquireLease { reserve, reservation_seen, ttl, above } = action else {
+        return Err(ActionError::Changed);
+    };
+    let epoch = lease_actions::acquire(context, *above, *reserve, *reservation_seen, *ttl).await?;
     tracing::info!(%epoch, "holds the lease");
     Ok(())
 }

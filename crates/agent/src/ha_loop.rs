@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::event::{Event, Looked, OrderReply};
 use crate::execute;
 use crate::keys;
+use crate::lease_actions::ACTION_TIME;
 use crate::observe::{Look, Observer};
 use crate::operation::Running;
 use crate::peers::Peers;
@@ -25,6 +26,7 @@ use crate::record;
 use crate::settings::SettingsKeeper;
 use crate::shared::Snapshot;
 use crate::snapshot;
+use crate::view;
 use crate::text::chain;
 
 /// Decisions in a row without an event between them. More means that an action does not have the effect that it should: then the next one
@@ -163,7 +165,6 @@ impl HaLoop {
 
     fn observe(&mut self, look: &Look) -> Observation {
         let now = clock::now();
-        let config = self.context.config();
         let view = self.context.view.get();
         let unix_ms = jiff::Timestamp::now().as_millisecond();
         let cluster = keys::cluster(&view.keys, self.context.session.lease(), now, unix_ms);
@@ -173,7 +174,7 @@ impl HaLoop {
             me: self.context.me.clone(),
             local: look.local.clone(),
             store: StoreView { as_of: view.as_of, revision: view.revision, cluster, listed: self.connected.listed() },
-            lease: self.context.lease.valid(now, config.settings.paused).map(|held| held.lease),
+            lease: self.context.lease.any().map(|held| held.lease),
             guard: look.guard,
             peers: self.answers.clone(),
             operation: self.running.as_ref().map(|running| Operation {
@@ -247,6 +248,7 @@ impl HaLoop {
         };
         HostFacts {
             system_id,
+            promised: self.memory.promised,
             primary_may_run: host.primary_may_run,
             lease_left: left.max(Duration::from_millis(host.lease_left_ms)),
         }
@@ -267,7 +269,12 @@ impl HaLoop {
             }
             match self.act(look, seen, action).await {
                 Ok(changed) => acted |= changed,
+                Err(error @ execute::ActionError::NoSession) => tracing::debug!(?action, error = %error, "an action waits"),
                 Err(error) => tracing::warn!(?action, error = %chain(&error), "an action failed"),
+            }
+            if writes_keys(action) {
+                // The next decision shall see what came of it, whoever was faster.
+                view::read_once(&self.context, ACTION_TIME).await;
             }
         }
         Ok(acted)
@@ -278,7 +285,7 @@ impl HaLoop {
             Action::ClaimBootstrap => execute::claim_bootstrap(&self.context).await?,
             Action::RecordInitialize { system_id, .. } => execute::record_initialize(&self.context, *system_id).await?,
             Action::AcquireLease { .. } => {
-                execute::acquire(&self.context, seen, action).await?;
+                execute::acquire(&self.context, action).await?;
                 return Ok(true);
             }
             Action::ReleaseLease { created, successor } => {
@@ -299,6 +306,10 @@ impl HaLoop {
             Action::SetSlots { members } => self.set_slots(look, seen, members).await,
             Action::DisarmGuard { why } => {
                 execute::disarm(&self.context, *why)?;
+                return Ok(true);
+            }
+            Action::ArmGuard { epoch, deadline } => {
+                self.context.guard.extend(epoch.0, deadline.0)?;
                 return Ok(true);
             }
             Action::Begin(kind) => {
@@ -432,9 +443,21 @@ impl HaLoop {
     }
 }
 
+fn writes_keys(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ClaimBootstrap
+            | Action::RecordInitialize { .. }
+            | Action::AcquireLease { .. }
+            | Action::ReleaseLease { .. }
+            | Action::ClearFailover { .. }
+    )
+}
+
 fn nothing_known() -> PeerAnswer {
     PeerAnswer {
         asked: BootTime::default(),
+        promised: Epoch::default(),
         system_id: None,
         primary: false,
         history: None,

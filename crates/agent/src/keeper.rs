@@ -41,14 +41,14 @@ pub(crate) struct LeaseCell {
 }
 
 impl LeaseCell {
-    /// The lease, while its deadline has not passed. One that has passed is forgotten for good.
+    /// The lease, also past its deadline: until it is given back it tells which it was.
+    pub(crate) fn any(&self) -> Option<Held> {
+        *self.locked()
+    }
+
+    /// The lease, while its deadline has not passed. While paused nobody enforces the deadline, and losing the lease over it would help nobody.
     pub(crate) fn valid(&self, now: BootTime, paused: bool) -> Option<Held> {
-        let mut held = self.locked();
-        // While paused nobody enforces the deadline, and losing the lease over it would help nobody.
-        if !paused && held.is_some_and(|held| now.reached(held.lease.deadline)) {
-            *held = None;
-        }
-        *held
+        self.any().filter(|held| paused || !now.reached(held.lease.deadline))
     }
 
     /// Begins to hold a lease.
@@ -205,7 +205,7 @@ mod tests {
         assert!(cell.extend(Epoch(5), BootTime(200), BootTime(99), false));
         assert!(!cell.extend(Epoch(5), BootTime(300), BootTime(200), false));
         assert_eq!(cell.valid(BootTime(200), false), None);
-        assert!(!cell.extend(Epoch(5), BootTime(300), BootTime(10), false), "forgotten for good");
+        assert!(cell.any().is_some(), "until it is given back it tells which it was");
     }
 
     #[test]

@@ -162,6 +162,10 @@ impl Observer {
     }
 
     async fn ask(&mut self, context: &Context, now: BootTime) -> (Answer, Option<Arc<Sample>>) {
+        if !accepts_connections(&self.spec.data_dir) {
+            self.silent_since = None;
+            return (Answer::Starting, None);
+        }
         let mut sampled = self.client.sample().await;
         if sampled.as_ref().is_err_and(|error| matches!(error, SqlError::Query { .. })) {
             // Only the kept connection may have ended.
@@ -265,14 +269,24 @@ impl Observer {
             DatabaseState::ShutDownInRecovery => Some(control.min_recovery.max(control.checkpoint)),
             _ => None,
         };
+        // A base backup has its source's control file, until its recovery has begun.
+        let copied = stopped && data_dir.join("backup_label").exists();
         Directory::Database(Database {
             system_id: control.system_id,
-            state: state(control.state),
+            state: if copied { ControlState::InRecovery } else { state(control.state) },
             history,
             end,
             rewindable: can_rewind(control),
         })
     }
+}
+
+/// Whether the postmaster says, in the last line of its pid file, that it lets clients in. Trying it out would fill the server's log.
+pub(crate) fn accepts_connections(data_dir: &Path) -> bool {
+    /// The line with the status (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's `pidfile.h`), counted from zero.
+    const STATUS_LINE: usize = 7;
+    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    text.lines().nth(STATUS_LINE).is_some_and(|status| status.trim() == "ready")
 }
 
 /// How long the agent's own connection may take.

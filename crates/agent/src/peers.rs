@@ -171,6 +171,7 @@ fn parse<A: DeserializeOwned>(status: u16, body: &[u8]) -> Result<A, PeerError> 
 fn answer_of(position: Position, asked: BootTime) -> PeerAnswer {
     PeerAnswer {
         asked,
+        promised: position.epoch_seen.unwrap_or_default(),
         system_id: position.system_id,
         primary: position.in_recovery == Some(false),
         history: position.history,

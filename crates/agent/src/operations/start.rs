@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::observe;
 
 /// How often a connection is tried while the server starts: what a client waits at most longer than it must.
-const TRY_INTERVAL: Duration = Duration::from_millis(10);
+const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Starts as a standby of `upstream`, or of nobody.
 pub(super) async fn standby(context: &Context, upstream: Option<&MemberName>) -> Result<(), OperationError> {
@@ -82,10 +82,14 @@ fn command(command: CommandLine, primary: bool) -> ServerCommand {
 
 /// Waits until the server lets clients in, or is gone.
 pub(super) async fn wait_up(context: &Context, within: Duration) -> Result<(), OperationError> {
-    let begin = clock::now();
-    let client = observe::client(&context.spec());
+    let (begin, spec) = (clock::now(), context.spec());
+    let client = observe::client(&spec);
     loop {
-        let last = client.probe_new_connection().await;
+        // Trying before the postmaster says that it is ready would fill the server's log.
+        let last = match observe::accepts_connections(&spec.data_dir) {
+            true => client.probe_new_connection().await,
+            false => Readiness::Starting,
+        };
         if matches!(last, Readiness::Ready | Readiness::Full) {
             return Ok(());
         }
@@ -97,7 +101,7 @@ pub(super) async fn wait_up(context: &Context, within: Duration) -> Result<(), O
         if last == Readiness::Refused {
             return Err(OperationError::Server(format!(
                 "the server does not let {} in: check postgresql.authentication.superuser and pg_hba",
-                context.spec().authentication.superuser.username
+                spec.authentication.superuser.username
             )));
         }
         let waited = clock::now().since(begin);
