@@ -110,7 +110,10 @@ impl Observation {
 
     /// Whether the local server may be one that accepts writes, by what was last proven (S19).
     pub(crate) fn may_be_primary(&self, memory: &Memory, settings: &Settings) -> bool {
-        let by_memory = memory.proven == Some(Proven::Primary);
+        // A server that was never seen, and was not started just now: its control file tells what it is.
+        let in_production = self.database().is_some_and(|database| database.state == ControlState::InProduction);
+        let unseen = memory.proven.is_none() && self.operation.is_none() && in_production;
+        let by_memory = memory.proven == Some(Proven::Primary) || unseen;
         match &self.local.server {
             Server::Stopped { .. } => false,
             Server::Dying { .. } => by_memory && !self.shut_down(),

@@ -294,6 +294,8 @@ pub struct HostFacts {
     pub system_id: Option<SystemId>,
     /// A server runs there that is not proven to be in recovery.
     pub primary_may_run: bool,
+    /// The highest timeline number that occurs in the data there.
+    pub timeline: Option<TimelineId>,
     /// The highest epoch that the member there has seen.
     pub promised: Epoch,
     /// Longest time that a lease recorded beside the data may still have to run.

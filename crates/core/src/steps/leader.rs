@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgbaton_types::{Epoch, MemberName, TimelineId};
+use pgbaton_types::{Epoch, MemberName, TimelineHistory, TimelineId};
 
 use crate::decision::{Action, OperationKind, StopMode};
 use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
@@ -238,12 +238,16 @@ pub(crate) fn release(plan: &mut Plan<'_>, lease: Lease, why: impl Into<String>)
 pub(crate) fn next_timeline(plan: &Plan<'_>) -> TimelineId {
     let own = plan.seen.position().map_or(TimelineId(0), |(history, _)| history.timeline());
     let cluster = &plan.seen.store.cluster;
-    let published = cluster.history.as_ref().map_or(TimelineId(0), pgbaton_types::TimelineHistory::timeline);
+    let published = cluster.history.as_ref().map_or(TimelineId(0), TimelineHistory::timeline);
     if plan.settings.bugs.has(crate::bugs::Bug::Patroni890) {
         return own.next();
     }
+    // A store that was wiped has forgotten what it gave out; the copies have not.
+    let peers = plan.seen.peers.values().filter_map(|answer| answer.history.as_ref()).map(TimelineHistory::timeline);
+    let hosts = plan.seen.store.listed.iter().filter_map(|listed| listed.host.as_ref()?.timeline);
+    let elsewhere = peers.chain(hosts).max().unwrap_or(TimelineId(0));
     let reserved = cluster.reserved.map_or(TimelineId(0), |reservation| reservation.timeline);
-    own.max(published).max(reserved).next()
+    own.max(published).max(reserved).max(elsewhere).next()
 }
 
 /// The highest epoch that any member is known to have seen.

@@ -231,7 +231,13 @@ impl Stage {
                 .map(|id| id.parse().map(SystemId).map_err(|_| format!("{id:?} is no number")))
                 .transpose()?;
             let lease_left = words.keyed("lease").map_or(Ok(Duration::ZERO), words::duration)?;
-            Some(HostFacts { system_id, promised: Epoch(0), primary_may_run: words.flag("primary"), lease_left })
+            Some(HostFacts {
+                system_id,
+                timeline: None,
+                promised: Epoch(0),
+                primary_may_run: words.flag("primary"),
+                lease_left,
+            })
         };
         self.seen.store.listed.retain(|listed| listed.address != address);
         self.seen.store.listed.push(Listed { address, host });
