@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     pub(crate) view: StoreView,
     /// The lease that it holds.
     pub(crate) lease: Option<Held>,
+    /// A lease was asked for and, if the store granted it, runs until then.
+    pub(crate) acquiring_until: Option<BootTime>,
     /// A renewal is under way.
     pub(crate) renewing: bool,
     /// Its session in the store.
@@ -90,6 +92,7 @@ impl Agent {
             memory: Memory::default(),
             view: StoreView::default(),
             lease: None,
+            acquiring_until: None,
             renewing: false,
             session: LeaseId(0),
             peers: BTreeMap::new(),
@@ -308,11 +311,12 @@ impl World {
         let proven_standby = matches!(host.postgres.role(), Some(Role::Standby | Role::Promoting));
         let now = host.clock.read(self.now);
         let left = |lease: Lease| (lease.deadline + host.agent.settings.kill_time).since(now);
+        let asked = host.agent.acquiring_until.map(|until| until.since(now)).unwrap_or_default();
         HostFacts {
             system_id: host.postgres.data.as_ref().map(|data| data.system_id),
             promised: host.durable.promised,
             primary_may_run: host.postgres.tree_alive() && !proven_standby,
-            lease_left: host.durable.lease.map(|held| left(held.lease)).unwrap_or_default(),
+            lease_left: host.durable.lease.map(|held| left(held.lease)).unwrap_or_default().max(asked),
         }
     }
 

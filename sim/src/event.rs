@@ -33,7 +33,7 @@ pub(crate) enum Event {
     /// The guard's deadline.
     GuardTimer { member: usize, serial: u64 },
     /// The guard kills.
-    GuardKill { member: usize, life: u64 },
+    GuardKill { member: usize, serial: u64 },
     /// A dead guard is started again.
     GuardBack { member: usize },
     /// The server's recovery has ended.

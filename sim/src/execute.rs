@@ -115,6 +115,8 @@ impl World {
             ttl: *ttl,
             raise_base,
         };
+        let host = &mut self.hosts[member];
+        host.agent.acquiring_until = Some(host.clock.read(self.now) + *ttl);
         self.hosts[member].agent.awaiting = true;
         let ttl_ms = nanos(*ttl) / MILLISECOND;
         self.send(member, Purpose::Acquire { lease: lease.0, ttl_ms }, Request::Acquire(acquire));

@@ -73,14 +73,14 @@ impl World {
         let kill_time = nanos(settings.kill_time);
         let late = host.clock.read(self.now).since(armed.deadline) > settings.kill_time / 10;
         let wait = if late { 0 } else { self.rng.within(0..kill_time * 9 / 10) };
-        let life = host.postgres.life;
         trace!(self, "{}: guard: the deadline of {} has come", self.names[member], armed.epoch);
-        self.after(wait, Event::GuardKill { member, life });
+        self.after(wait, Event::GuardKill { member, serial });
     }
 
     /// The guard's kill takes effect.
-    pub(crate) fn guard_kill(&mut self, member: usize, life: u64) {
-        if self.hosts[member].postgres.life == life {
+    pub(crate) fn guard_kill(&mut self, member: usize, serial: u64) {
+        let guard = &self.hosts[member].guard;
+        if guard.alive && guard.serial == serial {
             self.kill_tree(member, "killed by its guard");
         }
     }

@@ -138,7 +138,13 @@ impl World {
         trace!(self, "{}: server: shut down at {}", self.names[member], self.hosts[member].postgres.end());
         self.ship_from(member);
         let longest = self.scenario.exit_longest;
-        let wait = 2 * MILLISECOND + self.up_to(longest);
+        // Senders stay until their standbys have the last record.
+        let sending = (0..self.scenario.members).any(|other| {
+            let running = self.hosts[other].postgres.running();
+            running.is_some_and(|running| running.streaming && running.upstream == Some(member))
+        });
+        let shortest = if sending { 25 * MILLISECOND } else { 2 * MILLISECOND };
+        let wait = shortest + self.up_to(longest);
         self.after(wait, Event::ServerExit { member, life });
         self.operation_progress(member);
         self.wake_agent(member);

@@ -163,6 +163,7 @@ impl World {
         let now = self.now;
         let host = &mut self.hosts[member];
         host.agent.awaiting = false;
+        host.agent.acquiring_until = None;
         if let Some(Answer::Acquired(Some((created, epoch)))) = answer {
             let granted = Duration::from_millis(ttl_ms);
             let times = RenewalTimes { sent, answered: host.clock.read(now) };
@@ -260,12 +261,13 @@ impl World {
                 ServerAnswer::Starting | ServerAnswer::Silent { .. } => {}
             }
         }
-        answer.proof = host.agent.proof_asked.map(|checkpoint| {
-            let holds = host.postgres.data.as_ref().is_some_and(|data| {
-                data.system_id == checkpoint.system_id && data.wal.end() >= checkpoint.end && data.wal.has(&checkpoint)
+        // Whoever has not received up to the end of the record cannot say yet.
+        let data = host.postgres.data.as_ref().zip(host.agent.proof_asked);
+        answer.proof = data
+            .filter(|(data, checkpoint)| data.wal.end() >= checkpoint.end || data.system_id != checkpoint.system_id)
+            .map(|(data, checkpoint)| {
+                (checkpoint, data.system_id == checkpoint.system_id && data.wal.has(&checkpoint))
             });
-            (checkpoint, holds)
-        });
         answer
     }
 

@@ -291,7 +291,7 @@ impl World {
             Event::Told { to, life, from, answer } => self.agent_told(to, life, from, *answer),
             Event::OperationStep { member, life, serial } => self.operation_step(member, life, serial),
             Event::GuardTimer { member, serial } => self.guard_timer(member, serial),
-            Event::GuardKill { member, life } => self.guard_kill(member, life),
+            Event::GuardKill { member, serial } => self.guard_kill(member, serial),
             Event::GuardBack { member } => self.guard_back(member),
             Event::ServerUp { member, life } => self.server_up(member, life),
             Event::ServerPromoted { member, life } => self.server_promoted(member, life),

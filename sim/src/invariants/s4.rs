@@ -1,6 +1,6 @@
 use pgbaton_core::observation::{Answer, FailoverRequest, Observation, Server, StandbyStatus};
 use pgbaton_core::{Action, Decision};
-use pgbaton_types::{Divergence, Lsn, TimelineHistory};
+use pgbaton_types::{Divergence, Lsn, MemberName, TimelineHistory};
 
 use super::{Chronicle, Invariant, Moment, name};
 use crate::world::World;
@@ -30,7 +30,9 @@ impl Invariant for MostAdvanced {
         if race.asked < race.since && others {
             return Err(format!("{me} takes the lease without having asked anybody"));
         }
-        for (other, answer) in observation.peers.iter().filter(|(_, answer)| answer.asked >= race.asked) {
+        let with_key = |other: &MemberName| observation.store.cluster.members.contains_key(other);
+        let answers = observation.peers.iter().filter(|(_, answer)| answer.asked >= race.asked);
+        for (other, answer) in answers.filter(|(other, _)| with_key(other)) {
             if answer.primary {
                 return Err(format!("{me} takes the lease although {other} runs as a primary"));
             }
@@ -101,7 +103,7 @@ mod tests {
         use super::super::testing::Stage;
         use crate::postgres_model::Role;
         use pgbaton_core::memory::Race;
-        use pgbaton_core::observation::PeerAnswer;
+        use pgbaton_core::observation::{MemberFacts, PeerAnswer};
         use pgbaton_types::{BootTime, Revision};
 
         let mut stage = Stage::new();
@@ -121,7 +123,9 @@ mod tests {
             prepared: None,
             proof: None,
         };
-        observation.peers.insert(stage.world.names[1].clone(), answer);
+        let other = stage.world.names[1].clone();
+        observation.store.cluster.members.insert(other.clone(), MemberFacts::default());
+        observation.peers.insert(other, answer);
         let acquire = Action::AcquireLease {
             reserve: TimelineId(2),
             reservation_seen: Some(Revision(1)),

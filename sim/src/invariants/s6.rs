@@ -16,13 +16,16 @@ pub(crate) struct NumbersOnce {
 }
 
 impl Invariant for NumbersOnce {
-    fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
         match moment {
             Moment::Granted { member, epoch } => {
-                if *epoch <= self.highest {
-                    return Err(format!("{} was granted {epoch} after {}", name(world, *member), self.highest));
+                // An epoch that was granted and wiped before anybody heard of it was never acted on.
+                let heard = world.hosts.iter().map(|host| host.durable.promised).max().unwrap_or_default();
+                let highest = if past.wiped.is_some() { heard } else { self.highest.max(heard) };
+                if *epoch <= highest {
+                    return Err(format!("{} was granted {epoch} after {highest}", name(world, *member)));
                 }
-                self.highest = *epoch;
+                self.highest = self.highest.max(*epoch);
             }
             // A number that an operator took by hand was never given out.
             Moment::Promoted { member, reign: Some(_), timeline } => {
