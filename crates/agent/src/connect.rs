@@ -17,6 +17,8 @@ const VERSION: u8 = b'1';
 struct HostRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_id: Option<pgbaton_types::SystemId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<pgbaton_types::TimelineId>,
     promised: pgbaton_types::Epoch,
     primary_may_run: bool,
     lease_left_ms: u64,
@@ -31,6 +33,7 @@ impl OwnFacts {
     pub(crate) fn set(&self, facts: &HostFacts) {
         let record = HostRecord {
             system_id: facts.system_id,
+            timeline: facts.timeline,
             promised: facts.promised,
             primary_may_run: facts.primary_may_run,
             lease_left_ms: u64::try_from(facts.lease_left.as_millis()).unwrap_or(u64::MAX),
@@ -50,6 +53,7 @@ fn read(bytes: &[u8]) -> Option<HostFacts> {
     let record: HostRecord = (*version == VERSION).then(|| serde_json::from_slice(rest).ok()).flatten()?;
     Some(HostFacts {
         system_id: record.system_id,
+        timeline: record.timeline,
         promised: record.promised,
         primary_may_run: record.primary_may_run,
         lease_left: Duration::from_millis(record.lease_left_ms),
@@ -116,9 +120,10 @@ mod tests {
 
     #[test]
     fn what_version_one_says_is_read() {
-        let committed = br#"1{"system_id":7,"promised":3,"primary_may_run":true,"lease_left_ms":1500}"#;
+        let committed = br#"1{"system_id":7,"timeline":2,"promised":3,"primary_may_run":true,"lease_left_ms":1500}"#;
         let facts = HostFacts {
             system_id: Some(SystemId(7)),
+            timeline: Some(pgbaton_types::TimelineId(2)),
             promised: pgbaton_types::Epoch(3),
             primary_may_run: true,
             lease_left: Duration::from_millis(1500),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgbaton_core::observation::{Answer, Finished, HostFacts, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
+use pgbaton_core::observation::{Answer, Directory, Finished, HostFacts, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_types::{BootTime, Epoch, MemberName};
@@ -242,12 +242,18 @@ impl HaLoop {
         let host = crate::serve_peer::host(seen);
         let enforced = look.status.and_then(|status| status.deadline);
         let left = enforced.map_or(Duration::ZERO, |deadline| BootTime(deadline).since(seen.now));
-        let system_id = match &seen.local.directory {
-            pgbaton_core::observation::Directory::Database(database) => Some(database.system_id),
+        let database = match &seen.local.directory {
+            Directory::Database(database) => Some(database),
+            _ => None,
+        };
+        let running = match &seen.local.server {
+            Server::Running { answer: Answer::Standby(standby), .. } => Some(standby.history.timeline()),
+            Server::Running { answer: Answer::Primary(primary), .. } => Some(primary.history.timeline()),
             _ => None,
         };
         HostFacts {
-            system_id,
+            system_id: database.map(|database| database.system_id),
+            timeline: database.map(|database| database.history.timeline()).max(running),
             promised: self.memory.promised,
             primary_may_run: host.primary_may_run,
             lease_left: left.max(Duration::from_millis(host.lease_left_ms)),
