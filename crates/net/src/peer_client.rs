@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,16 @@ impl PeerClient {
 
     /// Sends a request and waits for its answer.
     pub async fn call(&self, request: &[u8], deadline: Duration) -> Result<Vec<u8>, CallError> {
+        self.call_noting(request, deadline, &AtomicBool::new(false)).await
+    }
+
+    /// The same, for a caller that may give up earlier: `sent` becomes true before the first byte of the request goes out.
+    pub async fn call_noting(
+        &self,
+        request: &[u8],
+        deadline: Duration,
+        sent: &AtomicBool,
+    ) -> Result<Vec<u8>, CallError> {
         let end = Instant::now() + deadline;
         let mut connection = match self.kept() {
             Some(connection) => connection,
@@ -69,6 +80,7 @@ impl PeerClient {
                 .await
                 .map_err(|source| CallError::NotSent { peer: self.address.clone(), source })?,
         };
+        sent.store(true, Ordering::Release);
         let exchange = async {
             connection.send(request).await?;
             connection.receive().await

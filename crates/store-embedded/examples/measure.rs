@@ -18,6 +18,15 @@ fn now() -> BootTime {
     BootTime(pgbaton_sys::clock::boottime())
 }
 
+fn memory(when: &str) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let anonymous = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+    if std::env::var_os("SMAPS").is_some() {
+        std::fs::copy("/proc/self/smaps", format!("/tmp/smaps-{}", when.replace(' ', "-"))).unwrap();
+    }
+    println!("{when}: {}", anonymous.split_whitespace().collect::<Vec<_>>().join(" "));
+}
+
 fn say(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let (count, total) = (times.len(), times.iter().sum::<Duration>());
@@ -85,10 +94,14 @@ async fn open(directory: PathBuf, listeners: &[TcpListener], member: usize) -> A
 async fn main() {
     let base = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "target/measure".to_owned()));
     std::fs::remove_dir_all(&base).ok();
+    memory("before");
     let alone = EmbeddedStore::open(Options::alone(base.join("alone"))).await.unwrap();
+    memory("one voter, opened");
     puts("one voter, put", alone.as_ref()).await;
     renewals("one voter, renewal", alone.as_ref()).await;
+    memory("then");
     at_once(&alone).await;
+    memory("after that");
     alone.shutdown().await;
 
     let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -20,6 +21,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(25);
 /// How long a request that changes nothing waits for one leader before it looks whether there is another: a lost host
 /// gives no answer, and by then there is a new leader.
 const ATTEMPT_MAX: Duration = Duration::from_millis(700);
+
+/// How long the answer to a change is still awaited after the leader that it was sent to has been replaced: when that host
+/// is lost none will come, and the caller has to find out anyway.
+const REPLACED_GRACE: Duration = Duration::from_millis(300);
 
 /// What became of one attempt.
 enum Attempt {
@@ -65,7 +70,7 @@ impl EmbeddedStore {
         let outcome = if leader == self.node.id() {
             self.node.serve(operation.clone(), limit).await
         } else {
-            match self.forward(operation, &address, limit).await {
+            match self.forward(operation, leader, &address, limit).await {
                 Ok(outcome) => outcome,
                 Err(failed) => return failed,
             }
@@ -79,10 +84,47 @@ impl EmbeddedStore {
         }
     }
 
-    async fn forward(&self, operation: &Operation, address: &str, limit: Duration) -> Result<Outcome, Attempt> {
+    /// Waits until this node knows another leader than that one.
+    async fn replaced(&self, leader: u64) {
+        let mut metrics = self.node.raft.metrics();
+        loop {
+            let known = metrics.borrow_and_update().current_leader;
+            if known.is_some_and(|known| known != leader) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // Raft has stopped: nothing more is learnt here.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        operation: &Operation,
+        leader: u64,
+        address: &str,
+        limit: Duration,
+    ) -> Result<Outcome, Attempt> {
         let deadline_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let request = codec::encode(&PeerRequest::Client { operation: operation.clone(), deadline_ms });
-        match self.node.client(address).call(&request, limit).await {
+        let client = self.node.client(address);
+        let sent = AtomicBool::new(false);
+        let mut call = std::pin::pin!(client.call_noting(&request, limit, &sent));
+        let answered = tokio::select! {
+            biased;
+            answered = call.as_mut() => answered,
+            () = self.replaced(leader) => {
+                if !(operation.changes() && sent.load(Ordering::Acquire)) {
+                    return Err(Attempt::Again(format!("{address} was replaced as leader")));
+                }
+                tokio::time::timeout(REPLACED_GRACE, call).await.map_err(|_| {
+                    let what = format!("{address} was replaced as leader before it answered");
+                    Attempt::Failed(StoreError::indeterminate(what))
+                })?
+            }
+        };
+        match answered {
             Ok(bytes) => match codec::decode(&bytes) {
                 Ok(PeerAnswer::Client(outcome)) => Ok(outcome),
                 Ok(PeerAnswer::No(reason)) => Err(Attempt::Again(reason)),

@@ -98,9 +98,8 @@ impl Cluster {
         for (member, store) in &self.stores {
             let mut formed = store.formed();
             let waiting = formed.wait_for(|formed| *formed);
-            if tokio::time::timeout(DEADLINE, waiting).await.is_err() {
-                panic!("member {member} has no vote: {:?} {:?}", store.status(), store.peer_facts());
-            }
+            let waited = tokio::time::timeout(DEADLINE, waiting).await.is_ok();
+            assert!(waited, "member {member} has no vote: {:?} {:?}", store.status(), store.peer_facts());
         }
     }
 

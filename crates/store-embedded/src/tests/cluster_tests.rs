@@ -6,7 +6,7 @@ use pgbaton_store::conformance::{self, Harness};
 use pgbaton_store::{BoxFuture, Op, Store, StoreError, Txn, Voter};
 
 use super::cluster::{Cluster, DEADLINE, until, value};
-use crate::{EmbeddedStore, Introduction, OpenError, Options};
+use crate::{EmbeddedStore, Introduction, OpenError, Options, PeerFact};
 
 /// A store whose time passes by itself.
 struct Running(Arc<EmbeddedStore>);
@@ -55,7 +55,8 @@ async fn a_cluster_forms_in_every_order_and_only_when_all_are_there() {
         // Both have asked the third one, in vain, and know each other: nothing may come of it.
         until("two answers", || {
             let facts = cluster.stores.values().map(|store| store.peer_facts());
-            facts.map(|facts| facts.iter().filter(|fact| fact.answer.is_ok()).count() == 1).all(|one| one).then_some(())
+            let answers = |facts: Vec<PeerFact>| facts.iter().filter(|fact| fact.answer.is_ok()).count();
+            facts.map(answers).all(|count| count == 1).then_some(())
         })
         .await;
         for store in cluster.stores.values() {

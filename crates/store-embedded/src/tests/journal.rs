@@ -47,8 +47,10 @@ fn the_format_on_disk_stays() {
     journal.append(&[(0, codec::encode(&Entry::new_blank(log_id(0))).into())]).unwrap();
     let mut bytes = vec![0; 100];
     disk.open("log-0000000000000001").unwrap().read_at(0, &mut bytes).unwrap();
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(text, COMMITTED);
+    let committed: Vec<u8> = (0..COMMITTED.len() / 2)
+        .map(|position| u8::from_str_radix(&COMMITTED[2 * position..2 * position + 2], 16).unwrap())
+        .collect();
+    assert_eq!(bytes, committed);
 }
 
 /// State, vote and a blank entry, as version 1 wrote them.
