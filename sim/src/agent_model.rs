@@ -315,6 +315,7 @@ impl World {
         HostFacts {
             system_id: host.postgres.data.as_ref().map(|data| data.system_id),
             promised: host.durable.promised,
+            timeline: host.postgres.data.as_ref().map(|data| data.history.timeline()),
             primary_may_run: host.postgres.tree_alive() && !proven_standby,
             lease_left: host.durable.lease.map(|held| left(held.lease)).unwrap_or_default().max(asked),
         }
