@@ -15,7 +15,7 @@ use pgbaton_core::observation::{
 use pgbaton_guard::wire::Status;
 use pgbaton_postgres::{
     ControlFile, DataDirState, DatabaseState, LocalClient, Operation, Readiness, Sample, SampledRole, ServerSpec,
-    SqlError, SqlTimeouts, can_rewind, inspect, read_history, shutdown_checkpoint,
+    SqlError, SqlTimeouts, Wal, can_rewind, inspect, read_history, shutdown_checkpoint,
 };
 use pgbaton_types::{BootTime, Lsn, MemberName, TimelineHistory, TimelineId};
 
@@ -195,7 +195,7 @@ impl Observer {
     }
 
     fn answer(&mut self, context: &Context, sample: &Sample) -> Result<Answer, String> {
-        let history = self.history(sample.timeline())?;
+        let history = self.history(self.timeline(sample)?)?;
         Ok(match &sample.role {
             SampledRole::Primary { timeline, flushed, .. } => {
                 let control = ControlFile::read(&self.spec.data_dir).map_err(|error| chain(&error))?;
@@ -219,6 +219,21 @@ impl Observer {
                 })
             }
         })
+    }
+
+    /// The timeline that the server is on. A standby without a receiver tells only that of its last restartpoint; then the newest one counts of
+    /// which it has the segment that its position is in. Recycled segments lie behind that.
+    fn timeline(&self, sample: &Sample) -> Result<TimelineId, String> {
+        let told = sample.timeline();
+        if !sample.in_recovery() || sample.receiver().is_some_and(|receiver| receiver.timeline.is_some()) {
+            return Ok(told);
+        }
+        let control = ControlFile::read(&self.spec.data_dir).map_err(|error| chain(&error))?;
+        let wal = Wal::of(&self.spec.data_dir, &control);
+        let last_byte = Lsn(sample.position().0.saturating_sub(1));
+        let received = |timeline: &TimelineId| wal.dir().join(wal.segment_name(*timeline, last_byte)).exists();
+        let newer = history_files(wal.dir()).into_iter().filter(|timeline| *timeline > told);
+        Ok(newer.filter(received).max().unwrap_or(told))
     }
 
     /// A timeline's history. The file of a timeline never changes once the timeline is written.
@@ -279,6 +294,16 @@ impl Observer {
             rewindable: can_rewind(control),
         })
     }
+}
+
+/// The timelines that have a history file.
+fn history_files(wal: &Path) -> Vec<TimelineId> {
+    let Ok(entries) = std::fs::read_dir(wal) else { return Vec::new() };
+    let number = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        u32::from_str_radix(name.to_str()?.strip_suffix(".history")?, 16).ok().map(TimelineId)
+    };
+    entries.filter_map(Result::ok).filter_map(number).collect()
 }
 
 /// Whether the postmaster says, in the last line of its pid file, that it lets clients in. Trying it out would fill the server's log.

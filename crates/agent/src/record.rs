@@ -85,7 +85,11 @@ pub(crate) fn record(
         record.pending_restart_reason = pending_restart.iter().map(|name| (name.clone(), Map::new().into())).collect();
     }
     let Some(sample) = sample else { return record };
-    record.timeline = Some(sample.timeline());
+    record.timeline = match &seen.local.server {
+        Server::Running { answer: Answer::Primary(primary), .. } => Some(primary.history.timeline()),
+        Server::Running { answer: Answer::Standby(standby), .. } => Some(standby.history.timeline()),
+        _ => None,
+    };
     record.xlog_location = Some(sample.position());
     match &sample.role {
         SampledRole::Primary { .. } => {
