@@ -10,6 +10,7 @@
 
 mod cli;
 mod commands;
+mod demo;
 mod roles;
 
 use std::process::ExitCode;
@@ -19,7 +20,8 @@ use clap::Parser;
 use crate::cli::{Command, Failure, Out, PgbatonArguments};
 
 fn main() -> ExitCode {
-    if let Some(code) = roles::run_if_asked() {
+    // The demo's and the tests' stand-in for a host is this program, too.
+    if let Some(code) = roles::run_if_asked().or_else(pgbaton_testkit::host::run_if_asked) {
         return code;
     }
     let arguments = match PgbatonArguments::try_parse() {
@@ -44,7 +46,8 @@ fn main() -> ExitCode {
 fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
     let mut out = Out::new();
     match arguments.command {
-        Command::Agent { config } => Err(roles::become_guard(&config)),
+        Command::Agent { config } => Err(roles::become_guard(config.as_deref())),
+        Command::Demo(options) => demo::run(&options, &mut out),
         _ => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::because("cannot prepare for network connections", error))?;

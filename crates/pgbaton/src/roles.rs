@@ -1,7 +1,7 @@
 //! What a member consists of: guard and agent, told apart by the command line.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,34 +23,37 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let mut words = std::env::args_os().skip(1);
     let first = words.next()?;
     if first == *"guard" {
-        return Some(guard(&words.next()?));
+        return Some(guard(words.next()));
     }
-    None
+    let under_guard = first == *"agent" && words.next()? == *UNDER_GUARD;
+    under_guard.then(|| {
+        let options = pgbaton_agent::Options { config: words.next().map(PathBuf::from) };
+        ExitCode::from(pgbaton_agent::run(&options))
+    })
 }
 
 /// Checks the configuration, so that a mistake is shown at once and by this process, then becomes the guard. Returns only
 /// on failure.
-pub(crate) fn become_guard(config: &Path) -> Failure {
+pub(crate) fn become_guard(config: Option<&Path>) -> Failure {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
-    if let Err(error) = pgbaton_config::load(Some(config), &environment) {
+    if let Err(error) = pgbaton_config::load(config, &environment) {
         return Failure::Config(error);
     }
-    let config = match std::path::absolute(config) {
-        Ok(config) => config,
-        Err(error) => return Failure::because(format!("cannot find {}", config.display()), error),
-    };
-    let words = [OsString::from(NAME), OsString::from("guard"), config.into_os_string()];
+    let mut words = vec![OsString::from(NAME), OsString::from("guard")];
+    if let Some(config) = config {
+        match std::path::absolute(config) {
+            Ok(config) => words.push(config.into_os_string()),
+            Err(error) => return Failure::because(format!("cannot find {}", config.display()), error),
+        }
+    }
     Failure::because("cannot become the guard", pgbaton_guard::become_guard(&words))
 }
 
-fn guard(config: &OsStr) -> ExitCode {
+fn guard(config: Option<OsString>) -> ExitCode {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let arguments = [OsStr::new(NAME), OsStr::new("agent"), OsStr::new(UNDER_GUARD), config];
-    let options = pgbaton_guard::Options {
-        program,
-        arguments: arguments.into_iter().map(OsStr::to_owned).collect(),
-        stop_timeout: STOP_TIMEOUT,
-    };
+    let mut arguments: Vec<OsString> = [NAME, "agent", UNDER_GUARD].map(OsString::from).to_vec();
+    arguments.extend(config);
+    let options = pgbaton_guard::Options { program, arguments, stop_timeout: STOP_TIMEOUT };
     match pgbaton_guard::run(&options) {
         // The agent has said why.
         Ok(code) => ExitCode::from(u8::from(code != 0)),

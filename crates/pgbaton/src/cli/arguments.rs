@@ -44,8 +44,9 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Run a member: this process becomes the guard, which starts the agent
     Agent {
-        /// The member's configuration, in Patroni's format
-        config: PathBuf,
+        /// The member's configuration, in Patroni's format: a file or a directory of .yml files; without it, the
+        /// environment variables PATRONI_* are read alone
+        config: Option<PathBuf>,
     },
     /// Show the members of the cluster
     List(List),
@@ -80,6 +81,8 @@ pub(crate) enum Command {
         /// Only these members
         members: Vec<String>,
     },
+    /// Show it on this machine: three members, a primary that dies, a switchover
+    Demo(crate::demo::Options),
 }
 
 /// `list`.

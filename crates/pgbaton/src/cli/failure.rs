@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// It was said already; only the exit code is left.
     #[error("failed")]
     Said,
+    /// Ctrl-C, or another wish that it end.
+    #[error("interrupted; everything that was started is stopped and removed")]
+    Interrupted,
     /// The reader of the output has gone, as `head` does: nothing to complain about.
     #[error("the output was closed")]
     Closed,

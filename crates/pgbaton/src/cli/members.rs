@@ -72,6 +72,11 @@ impl Members {
         Ok(Self { http, seeds, scope })
     }
 
+    /// A cluster whose members' addresses are known.
+    pub(crate) fn at(urls: Vec<String>) -> Self {
+        Self { http: HttpClient::new(), seeds: urls, scope: None }
+    }
+
     /// The cluster as the first member that answers sees it. A cluster name, if given, must be its name.
     pub(crate) async fn cluster(&self, name: Option<&str>) -> Result<ClusterView, Failure> {
         let mut failures = Vec::new();

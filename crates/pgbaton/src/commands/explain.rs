@@ -52,7 +52,7 @@ fn text(shown: &Shown) -> String {
     let epoch = explain.epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
     match (&explain.lease.holder, explain.lease.remaining_ms) {
         (Some(holder), Some(left)) => {
-            line(format!("lease: held by {holder}{epoch}; {:.1} s left", left as f64 / 1000.0))
+            line(format!("lease: held by {holder}{epoch}; {:.1} s left", left as f64 / 1000.0));
         }
         (Some(holder), None) => line(format!("lease: held by {holder}{epoch}")),
         (None, _) => line("lease: held by nobody".to_owned()),

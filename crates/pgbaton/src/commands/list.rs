@@ -72,7 +72,12 @@ async fn wait(again: &Again) -> Result<bool, Failure> {
 
 /// The table of members, as all commands show it before they ask and after they acted.
 pub(crate) async fn show(members: &Members, view: &ClusterView, out: &mut Out) -> Result<(), Failure> {
-    out.raw(&pretty(view, &members.system_id(view).await, false, false))
+    out.raw(&table(members, view).await)
+}
+
+/// That table as text.
+pub(crate) async fn table(members: &Members, view: &ClusterView) -> String {
+    pretty(view, &members.system_id(view).await, false, false)
 }
 
 /// The table with what belongs below it.

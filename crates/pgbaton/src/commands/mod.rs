@@ -5,7 +5,7 @@ mod explain;
 
 mod hand_over;
 mod history;
-mod list;
+pub(crate) mod list;
 mod pause;
 mod reinit;
 mod restart;
@@ -32,7 +32,7 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
 
         Command::Explain { members: names } => explain::run(&members, &names, format, out).await,
-        Command::Agent { .. } => {
+        Command::Agent { .. } | Command::Demo(_) => {
             unreachable!("main runs these without a cluster")
         }
     }

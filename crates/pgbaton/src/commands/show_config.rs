@@ -13,7 +13,7 @@ pub(crate) async fn run(
     let document = members.get_any(&view, "/config").await?;
     match format {
         Format::Json => out.json(&document),
-        Format::Pretty => out.line(&as_yaml(&document)?),
+        Format::Pretty => out.raw(&as_yaml(&document)?),
     }
 }
 
