@@ -56,6 +56,9 @@ fn remember(plan: &mut Plan<'_>) {
         plan.memory.last_holder = Some(leader.member.clone());
         plan.memory.promised = plan.memory.promised.max(leader.epoch);
         plan.memory.race = None;
+        if plan.memory.reign_seen.is_none_or(|(epoch, _)| epoch != leader.epoch) {
+            plan.memory.reign_seen = Some((leader.epoch, seen.now));
+        }
     }
     if let Some(lease) = seen.lease {
         plan.memory.promised = plan.memory.promised.max(lease.epoch);

@@ -60,9 +60,17 @@ impl Observation {
         self.database().is_some_and(|database| database.state == ControlState::ShutDown)
     }
 
-    /// The lease, if its deadline has not passed.
+    /// The lease, if it is worth something: its deadline has not passed, and its key is not known to be gone.
     pub(crate) fn valid_lease(&self, settings: &Settings) -> Option<Lease> {
-        self.lease.filter(|lease| !lease::expired(self.now, lease.deadline, false, settings.bugs))
+        let in_time = |lease: &Lease| !lease::expired(self.now, lease.deadline, false, settings.bugs);
+        self.lease.filter(|lease| in_time(lease) && !self.key_is_gone(*lease, settings))
+    }
+
+    /// The view of the store is newer than the lease and shows another key, or none. An older view says nothing.
+    pub(crate) fn key_is_gone(&self, lease: Lease, settings: &Settings) -> bool {
+        let view_knows = self.store.revision >= lease.created && !settings.bugs.has(Bug::Kubernetes23731);
+        let ours = |leader: &LeaderKey| leader.member == self.me && leader.created == lease.created;
+        view_knows && !self.store.cluster.leader.as_ref().is_some_and(ours)
     }
 
     /// The leader key, if another member holds it.

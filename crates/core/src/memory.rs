@@ -12,6 +12,8 @@ pub struct Memory {
     pub promised: Epoch,
     /// The holder that was seen last.
     pub last_holder: Option<MemberName>,
+    /// The reign that is seen, and since when: what its holder said before tells of another reign.
+    pub reign_seen: Option<(Epoch, BootTime)>,
     /// The race for a lease that nobody holds.
     pub race: Option<Race>,
     /// The handover that this holder is at.
@@ -26,8 +28,8 @@ pub struct Memory {
     pub reign: Option<Epoch>,
     /// The timeline that was reserved with the lease that is held.
     pub reserved: Option<TimelineId>,
-    /// The successor to whom the lease was given in a proven handover, and the epoch that ended thereby.
-    pub yielded: Option<(MemberName, Epoch)>,
+    /// To whom the lease was given in a proven handover.
+    pub yielded: Option<Yielded>,
     /// The agent was told to end and has tried to hand over.
     pub ending: bool,
     /// What the last handover came to, for whoever asked for it.
@@ -43,6 +45,17 @@ pub enum Proven {
     Primary,
     /// In recovery.
     Standby,
+}
+
+/// A lease that was given to a successor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Yielded {
+    /// Who had proven that it holds everything.
+    pub successor: MemberName,
+    /// The epoch that ended thereby.
+    pub epoch: Epoch,
+    /// When.
+    pub at: BootTime,
 }
 
 /// The race for a lease that nobody holds.

@@ -50,20 +50,12 @@ fn why(settings: &Settings, seen: &Observation) -> Option<(String, StopMode)> {
     let Some(lease) = seen.lease else {
         return Some(("the server is a primary, but no lease is held".to_owned(), StopMode::Kill));
     };
-    if seen.valid_lease(settings).is_none() {
-        return Some((format!("the lease of {} has passed its deadline", lease.epoch), StopMode::Kill));
-    }
-    // A view from before the lease was acquired says nothing about it.
-    let view_knows = seen.store.revision >= lease.created && !settings.bugs.has(Bug::Kubernetes23731);
-    let still_ours = seen
-        .store
-        .cluster
-        .leader
-        .as_ref()
-        .is_some_and(|leader| leader.member == seen.me && leader.created == lease.created);
-    if view_knows && !still_ours {
+    if seen.key_is_gone(lease, settings) {
         let now = seen.store.cluster.leader.as_ref().map_or("nobody".to_owned(), |leader| leader.member.to_string());
         return Some((format!("the leader key of {} is gone: {now} holds it", lease.epoch), StopMode::Kill));
+    }
+    if seen.valid_lease(settings).is_none() {
+        return Some((format!("the lease of {} has passed its deadline", lease.epoch), StopMode::Kill));
     }
     if !matches!(seen.local.server, Server::Running { guarded: true, .. } | Server::Dying { .. }) {
         return Some((

@@ -182,7 +182,7 @@ fn disarm(plan: &mut Plan<'_>) {
 /// The leader's own word, by its member key or by its answer.
 pub(crate) fn leader_is_up(plan: &Plan<'_>, leader: &LeaderKey) -> bool {
     let by_key = plan.seen.store.cluster.members.get(&leader.member).is_some_and(|facts| facts.primary);
-    by_key || plan.seen.peer(&leader.member).is_some_and(|answer| answer.primary)
+    by_key || rejoin::leader_answer(plan, leader).is_some_and(|answer| answer.primary)
 }
 
 fn restore_initialize(plan: &mut Plan<'_>) {

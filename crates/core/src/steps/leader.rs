@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgbaton_types::{Epoch, MemberName, TimelineHistory, TimelineId};
 
 use crate::decision::{Action, OperationKind, StopMode};
+use crate::memory::Yielded;
 use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
@@ -12,6 +13,9 @@ use crate::steps::{follower, switchover};
 
 /// How often a holder looks at a server that starts, is promoted or dies: short, since clients wait.
 const CHANGE_POLL: Duration = Duration::from_millis(100);
+/// How long a successor's proof may be named again when the first release got lost: after that, its data may have been
+/// rewound or cloned anew.
+const PROOF_AGE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
@@ -51,24 +55,24 @@ fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
     let idle = seen.stopped() || seen.shut_down() || seen.standby().is_some();
     if let Some(lease) = seen.lease {
+        let why = if seen.key_is_gone(lease, plan.settings) { "its key is gone" } else { "it has passed its deadline" };
         if !idle {
             return plan.blocked(
                 Step::Leader,
-                format!("the lease of {} has passed its deadline; the server is going down", lease.epoch),
+                format!("the lease of {} is lost, {why}; the server is going down", lease.epoch),
             );
         }
         plan.act(Action::ReleaseLease { created: lease.created, successor: None });
         plan.wake_after(CHANGE_POLL);
-        return plan
-            .taken(Step::Leader, format!("the lease of {} has passed its deadline: gives it back", lease.epoch));
+        return plan.taken(Step::Leader, format!("the lease of {} is lost, {why}: forgets it", lease.epoch));
     }
     let own_key = seen.store.cluster.leader.as_ref().filter(|leader| leader.member == seen.me);
     match own_key {
         Some(key) if idle && seen.view_is_fresh(plan.settings) => {
             // The key bears this name, but nothing here is a primary: a release that got lost, or an agent that
             // forgot. Waiting for it to expire would only cost time.
-            let successor =
-                plan.memory.yielded.as_ref().filter(|(_, epoch)| *epoch == key.epoch).map(|(member, _)| member.clone());
+            let proven = |given: &&Yielded| given.epoch == key.epoch && seen.now.since(given.at) <= PROOF_AGE_MAX;
+            let successor = plan.memory.yielded.as_ref().filter(proven).map(|given| given.successor.clone());
             plan.act(Action::ReleaseLease { created: key.created, successor });
             plan.taken(Step::Leader, "gives back a lease that it does not use")
         }
@@ -168,7 +172,10 @@ fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
         _ => None,
     });
     if let Some(why) = failed {
-        return release(plan, lease, format!("the promotion failed: {why}"));
+        // It may still come through: only a server that is gone cannot become a primary any more.
+        plan.begin(OperationKind::Stop { mode: StopMode::Kill });
+        return plan
+            .taken(Step::Leader, format!("the promotion failed ({why}): kills the server, then gives the lease back"));
     }
     if !seen.guard.armed && !plan.settings.paused {
         plan.wake_after(CHANGE_POLL);

@@ -26,6 +26,12 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         plan.act(Action::PublishPosition { position: primary.position });
         return plan.blocked(Step::Pause, "paused: the primary goes on, its lease is renewed");
     }
+    if let Some(lease) = seen.lease
+        && !holder
+    {
+        plan.act(Action::ReleaseLease { created: lease.created, successor: None });
+        return plan.taken(Step::Pause, "paused: the lease is lost: forgets it; the server is left alone");
+    }
     let nobody_leads = seen.store.cluster.leader.is_none() && seen.view_is_fresh(settings);
     if seen.lease.is_none()
         && nobody_leads

@@ -7,7 +7,7 @@ use pgbaton_types::{Divergence, Lsn, TimelineHistory};
 
 use crate::bugs::Bug;
 use crate::decision::{Action, OperationKind, QuarantineReason};
-use crate::observation::{ControlState, Database, Initialize, LeaderKey, Outcome};
+use crate::observation::{ControlState, Database, Initialize, LeaderKey, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::follower::leader_is_up;
@@ -68,16 +68,22 @@ fn recover(plan: &mut Plan<'_>, what: &str) -> Flow {
 /// Asks the leader for its history, unless it has just been asked.
 pub(crate) fn ask_leader(plan: &mut Plan<'_>, leader: &LeaderKey) {
     let seen = plan.seen;
-    let just_asked = seen.peers.get(&leader.member).is_some_and(|answer| seen.now.since(answer.asked) < ASK_AGAIN);
+    let just_asked = leader_answer(plan, leader).is_some_and(|answer| seen.now.since(answer.asked) < ASK_AGAIN);
     if !just_asked {
         plan.act(Action::AskPeers { members: vec![leader.member.clone()] });
     }
     plan.wake_after(ASK_AGAIN);
 }
 
+/// What the leader said in this reign: an answer from before may tell of a history that it has left.
+pub(crate) fn leader_answer<'a>(plan: &Plan<'a>, leader: &LeaderKey) -> Option<&'a PeerAnswer> {
+    let since = plan.memory.reign_seen.filter(|(epoch, _)| *epoch == leader.epoch).map(|(_, since)| since)?;
+    plan.seen.peer(&leader.member).filter(|answer| answer.asked >= since)
+}
+
 /// The history of the leader's timeline as the leader itself told it in this reign.
 pub(crate) fn leader_history<'a>(plan: &Plan<'a>, leader: &LeaderKey) -> Option<&'a TimelineHistory> {
-    let answer = plan.seen.peer(&leader.member)?;
+    let answer = leader_answer(plan, leader)?;
     answer.primary.then_some(answer.history.as_ref()).flatten()
 }
 
@@ -162,7 +168,7 @@ fn rewind(plan: &mut Plan<'_>, leader: &LeaderKey, how: &str) -> Flow {
             );
         }
     }
-    if !seen.peer(&leader.member).is_some_and(|answer| answer.checkpointed) {
+    if !leader_answer(plan, leader).is_some_and(|answer| answer.primary && answer.checkpointed) {
         ask_leader(plan, leader);
         return plan.blocked(Step::Rejoin, format!("{how}; waits for the first checkpoint of {}", leader.member));
     }

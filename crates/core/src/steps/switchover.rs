@@ -9,7 +9,7 @@ use pgbaton_types::{MemberName, ShutdownCheckpoint};
 use crate::decision::{Action, OperationKind, StopMode};
 use crate::election::{Candidate, better_than};
 use crate::lease::soft_deadline;
-use crate::memory::{Handover, HandoverPhase};
+use crate::memory::{Handover, HandoverPhase, Yielded};
 use crate::observation::{Lease, Observation, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
@@ -221,7 +221,7 @@ fn proving(
     match proof {
         Some((_, true)) => {
             plan.act(Action::ReleaseLease { created: lease.created, successor: Some(candidate.clone()) });
-            plan.memory.yielded = Some((candidate.clone(), lease.epoch));
+            plan.memory.yielded = Some(Yielded { successor: candidate.clone(), epoch: lease.epoch, at: seen.now });
             plan.memory.handover = None;
             plan.memory.last_handover = None;
             plan.taken(
