@@ -24,6 +24,8 @@ pub enum Part {
     Server,
     /// The server's process that receives WAL.
     WalReceiver,
+    /// The server's processes that send WAL.
+    WalSenders,
     /// Everything.
     All,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Part {
             Self::Postmaster => "postmaster",
             Self::Server => "server",
             Self::WalReceiver => "WAL receiver",
+            Self::WalSenders => "WAL senders",
             Self::All => "whole member",
         })
     }
@@ -137,13 +140,17 @@ fn select(processes: &[HostedProcess], outer: Option<i32>, part: Part) -> Vec<i3
             && !process.command.starts_with("postgres:")
             && !processes.iter().any(|other| other.pid == process.parent && is_server(other))
     };
+    let is_of_server = |process: &HostedProcess, word: &str| {
+        process.command.starts_with("postgres:") && process.command.contains(word)
+    };
     let wanted = |process: &&HostedProcess| match part {
         Part::Agent => process.command.starts_with("pgbaton agent --under-guard"),
         Part::OuterGuard => is_guard(process) && Some(process.pid) == outer,
         Part::InnerGuard => is_guard(process) && Some(process.pid) != outer,
         Part::Postmaster => is_postmaster(process),
         Part::Server => is_server(process),
-        Part::WalReceiver => process.command.starts_with("postgres:") && process.command.contains("walreceiver"),
+        Part::WalReceiver => is_of_server(process, "walreceiver"),
+        Part::WalSenders => is_of_server(process, "walsender"),
         Part::All => true,
     };
     processes.iter().filter(wanted).map(|process| process.pid).collect()
@@ -170,6 +177,7 @@ mod tests {
             process(12, 11, "pgbaton agent --under-guard /d/m1.yml"),
             process(13, 11, "/usr/lib/postgresql/15/bin/postgres -D /d/data"),
             process(14, 13, "postgres: demo: walreceiver streaming 0/3000060"),
+            process(16, 13, "postgres: demo: walsender replicator 127.0.0.1(1234) streaming 0/3000060"),
             process(15, 12, "/usr/lib/postgresql/15/bin/pg_basebackup -D /d/data"),
         ];
         let of = |part| select(&processes, Some(10), part);
@@ -177,8 +185,9 @@ mod tests {
         assert_eq!(of(Part::InnerGuard), [11]);
         assert_eq!(of(Part::Agent), [12]);
         assert_eq!(of(Part::Postmaster), [13]);
-        assert_eq!(of(Part::Server), [13, 14]);
+        assert_eq!(of(Part::Server), [13, 14, 16]);
         assert_eq!(of(Part::WalReceiver), [14]);
-        assert_eq!(of(Part::All).len(), 6);
+        assert_eq!(of(Part::WalSenders), [16]);
+        assert_eq!(of(Part::All).len(), 7);
     }
 }

@@ -8,12 +8,13 @@ mod error;
 mod faults;
 mod http;
 mod layout;
+mod random;
 mod servers;
 mod view;
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use error::ClusterError;
 pub use faults::Part;
 pub use http::Answer;
 pub use layout::{Options, Place};
+pub use random::Random;
 pub use servers::{Rows, ServerState};
 pub use view::MemberView;
 
@@ -241,6 +243,21 @@ impl Cluster {
     /// Asks a member over REST. `limit` is for the answer.
     pub fn rest(&self, member: usize, method: &str, path: &str, body: &str, limit: Duration) -> Outcome<Answer> {
         http::ask(self.members[member].rest, method, path, body, limit)
+    }
+
+    /// The first step that a member says is blocked, and why; none while nothing is, or while it does not answer.
+    pub fn blocked(&self, member: usize) -> Option<String> {
+        let answer = self.rest(member, "GET", "/explain", "", Duration::from_secs(2)).ok()?;
+        view::blocked(&answer.json())
+    }
+
+    /// The database system identifier of a member's data, whether its server runs or not: the first eight bytes of the
+    /// control file (`ControlFileData` in PostgreSQL's `catalog/pg_control.h`), in the byte order of the machine.
+    pub fn system_id(&self, member: usize) -> Outcome<u64> {
+        let path = self.data_dir(member).join("global/pg_control");
+        let mut bytes = [0; 8];
+        let read = fs::File::open(&path).and_then(|mut file| file.read_exact(&mut bytes));
+        read.map(|()| u64::from_ne_bytes(bytes)).map_err(|source| ClusterError::File { path, source })
     }
 
     /// Asks `asked` for a switchover from one member to another, or to whichever is best; answers when it is over.

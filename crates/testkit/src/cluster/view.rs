@@ -48,9 +48,25 @@ fn read(document: &serde_json::Value) -> Vec<MemberView> {
         .collect()
 }
 
+/// The first step of `GET /explain` that is blocked, and why.
+pub(super) fn blocked(document: &serde_json::Value) -> Option<String> {
+    let step = document["report"].as_array()?.iter().find(|step| step["outcome"] == "blocked")?;
+    Some(format!("{}: {}", step["step"].as_str()?, step["reason"].as_str()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_blocked_step_is_found() {
+        let report = serde_json::json!([
+            {"step": "pause", "outcome": "not_applicable", "reason": "not paused"},
+            {"step": "race", "outcome": "blocked", "reason": "waits"},
+        ]);
+        assert_eq!(blocked(&serde_json::json!({"report": report})).as_deref(), Some("race: waits"));
+        assert_eq!(blocked(&serde_json::json!({"report": []})), None);
+    }
 
     #[test]
     fn a_document_becomes_a_list_of_members() {

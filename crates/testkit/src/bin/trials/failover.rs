@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions};
+use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Random};
 use pgbaton_testkit::writer::Writer;
 use pgbaton_testkit::{clock, wait};
 
 use crate::load::Load;
-use crate::random::Random;
 use crate::report::Report;
 use crate::{Context, Outcome, note, with_logs};
 

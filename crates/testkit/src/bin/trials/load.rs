@@ -11,8 +11,11 @@ use tokio_postgres::{Config, NoTls};
 
 use crate::Outcome;
 
-/// Sessions with each server. More than the processors of a small machine, fewer than `max_connections`.
-const SESSIONS: usize = 4;
+/// Sessions with each server: as many as a small machine has processors.
+const SESSIONS: usize = 2;
+
+/// Pause between two updates of a session: load, not starvation, on a machine that holds all members at once.
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Pause before a new attempt to connect or to write: a standby refuses at once.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -90,6 +93,8 @@ async fn write(config: &Config, part: usize) -> Result<(), tokio_postgres::Error
         loop {
             let update = format!("UPDATE pgbaton_load SET filler = md5(random()::text) WHERE id % 8 = {part}");
             client.simple_query(&update).await?;
+            // waits: between updates
+            tokio::time::sleep(BETWEEN).await;
         }
     };
     tokio::select! {

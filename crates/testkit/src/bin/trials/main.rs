@@ -7,7 +7,6 @@
 mod failover;
 mod load;
 mod local_writer;
-mod random;
 mod report;
 mod split_brain;
 mod store;

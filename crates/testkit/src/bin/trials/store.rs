@@ -1,7 +1,6 @@
 //! The store lost in part and as a whole, members started in every order: no `initdb` over data, no second identity, and the
 //! cluster is healthy again, or each member says why not.
 
-use std::fs;
 use std::time::Duration;
 
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part};
@@ -32,7 +31,7 @@ pub(crate) fn run(context: &Context) -> Outcome<Report> {
     cluster.start_all()?;
     let outcome = cluster.wait_healthy(HEALTHY).map_err(Into::into);
     with_logs(&cluster, outcome)?;
-    let identity = identity(&cluster, 0)?;
+    let identity = cluster.system_id(0)?;
     let report = Report::new("store", context.seed);
     let mut trial = Trial { cluster, identity, rows: 0, report };
     let outcome = trial.all();
@@ -85,7 +84,7 @@ impl Trial {
         self.listens(0)?;
         self.listens(1)?;
         let reason = wait::until("a member's reason for not leading", HEALTHY, || {
-            self.blocked(0).or_else(|| self.blocked(1)).ok_or_else(|| "none".to_owned())
+            self.cluster.blocked(0).or_else(|| self.cluster.blocked(1)).ok_or_else(|| "none".to_owned())
         })?;
         self.report.reason("blocked while a listed member is missing", &reason);
         // Longer than any lease that the members may have recorded: it is the missing member that keeps them, not time.
@@ -105,7 +104,7 @@ impl Trial {
     fn check(&mut self, when: &str) -> Outcome {
         let begun = clock::now();
         if let Err(error) = self.cluster.wait_healthy(HEALTHY) {
-            let reasons: Vec<_> = (0..self.cluster.size()).filter_map(|member| self.blocked(member)).collect();
+            let reasons: Vec<_> = (0..self.cluster.size()).filter_map(|member| self.cluster.blocked(member)).collect();
             if reasons.is_empty() {
                 self.report.fail(format!("{when}: not healthy and nobody says why: {error}"));
             } else {
@@ -118,7 +117,7 @@ impl Trial {
         }
         self.report.time("until healthy", clock::now().since(begun));
         for member in 0..self.cluster.size() {
-            let found = identity(&self.cluster, member)?;
+            let found = self.cluster.system_id(member)?;
             if found != self.identity {
                 self.report.fail(format!("{when}: member {member} has identity {found}, not {}", self.identity));
             }
@@ -207,21 +206,4 @@ impl Trial {
         })?;
         Ok(())
     }
-
-    /// The first step that a member says is blocked, and why.
-    fn blocked(&self, member: usize) -> Option<String> {
-        let answer = self.cluster.rest(member, "GET", "/explain", "", Duration::from_secs(2)).ok()?;
-        let document = answer.json();
-        let step = document["report"].as_array()?.iter().find(|step| step["outcome"] == "blocked")?.clone();
-        Some(format!("{}: {}", step["step"].as_str()?, step["reason"].as_str()?))
-    }
-}
-
-/// The database system identifier: the first eight bytes of the control file (`ControlFileData` in PostgreSQL's
-/// `catalog/pg_control.h`), in the byte order of the machine.
-fn identity(cluster: &Cluster, member: usize) -> Outcome<u64> {
-    let path = cluster.data_dir(member).join("global/pg_control");
-    let content = fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let bytes = content.get(..8).and_then(|bytes| bytes.try_into().ok()).ok_or("a control file without identity")?;
-    Ok(u64::from_ne_bytes(bytes))
 }

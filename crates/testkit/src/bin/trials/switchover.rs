@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use pgbaton_testkit::cluster::{Answer, Cluster, ClusterError, Options as ClusterOptions, Part};
+use pgbaton_testkit::cluster::{Answer, Cluster, ClusterError, Options as ClusterOptions, Part, Random};
 use pgbaton_testkit::writer::{Commit, Writer};
 use pgbaton_testkit::{clock, wait};
 use pgbaton_types::BootTime;
 
 use crate::load::Load;
-use crate::random::Random;
 use crate::report::Report;
 use crate::{Context, Outcome, note, with_logs};
 

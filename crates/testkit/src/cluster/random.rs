@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 /// A source of random numbers.
-pub(crate) struct Random(u64);
+#[derive(Debug, Clone)]
+pub struct Random(u64);
 
 impl Random {
     /// The source for one part of a trial: parts do not shift each other's numbers.
-    pub(crate) fn new(seed: u64, part: u64) -> Self {
+    pub fn new(seed: u64, part: u64) -> Self {
         let mut random = Self(seed);
         let start = random.next();
         Self(start ^ part.wrapping_mul(0xd134_2543_de82_ef95))
@@ -22,18 +23,18 @@ impl Random {
     }
 
     /// A number below `limit`, which is small: the bias does not matter.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit.max(1)).unwrap_or(1);
         usize::try_from(self.next() % limit).unwrap_or(0)
     }
 
     /// True in `percent` of a hundred cases.
-    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
     /// A time below `limit`, in steps of a millisecond.
-    pub(crate) fn time(&mut self, limit: Duration) -> Duration {
+    pub fn time(&mut self, limit: Duration) -> Duration {
         let millis = self.below(usize::try_from(limit.as_millis()).unwrap_or(usize::MAX));
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
