@@ -177,7 +177,8 @@ impl Context {
     /// The part of the server's files that follows from whom it follows.
     pub(crate) fn recovery(&self) -> Recovery {
         let following = self.following();
-        let address = following.address.or_else(|| following.upstream.as_ref().and_then(|name| self.server_address(name)));
+        let address =
+            following.address.or_else(|| following.upstream.as_ref().and_then(|name| self.server_address(name)));
         let slot = self.config().effective.use_slots.then(|| self.me.slot_name());
         Recovery {
             upstream: address.map(|address| Upstream { address, slot }),

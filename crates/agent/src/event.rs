@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pgbaton_core::observation::{Outcome, PeerAnswer};
 use pgbaton_core::Observation;
+use pgbaton_core::observation::{Outcome, PeerAnswer};
 use pgbaton_types::{MemberName, ShutdownCheckpoint};
 use tokio::sync::oneshot;
 

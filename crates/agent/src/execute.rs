@@ -35,8 +35,7 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
     let now = clock::now();
     let status = context.guard.status()?;
     let cluster = keys::cluster(&context.view.keys(), context.session.lease(), now, 0);
-    let proven_standby =
-        matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. });
+    let proven_standby = matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. });
     let facts = Facts {
         now,
         lease: context.lease.valid(now, settings.paused).map(|held| held.lease),
@@ -63,10 +62,8 @@ pub(crate) async fn record_initialize(context: &Context, system_id: SystemId) ->
     let held = context.lease.valid(clock::now(), context.config().settings.paused).ok_or(ActionError::Changed)?;
     let key = context.key(keys::INITIALIZE);
     let seen = context.view.keys().get(keys::INITIALIZE).map(|pair| pair.mod_revision).unwrap_or_default();
-    let compares = vec![
-        Compare::created_at(context.key(keys::LEADER), held.lease.created),
-        Compare::modified_at(&key, seen),
-    ];
+    let compares =
+        vec![Compare::created_at(context.key(keys::LEADER), held.lease.created), Compare::modified_at(&key, seen)];
     compared(context, Txn::when(compares, vec![Op::put(&key, system_id.to_string())])).await
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgbaton_core::observation::{Answer, Directory, Finished, HostFacts, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
+use pgbaton_core::observation::{
+    Answer, Directory, Finished, HostFacts, Operation, Orders, Outcome, PeerAnswer, Server, StoreView,
+};
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_types::{BootTime, Epoch, MemberName};
@@ -26,8 +28,8 @@ use crate::record;
 use crate::settings::SettingsKeeper;
 use crate::shared::Snapshot;
 use crate::snapshot;
-use crate::view;
 use crate::text::chain;
+use crate::view;
 
 /// Decisions in a row without an event between them. More means that an action does not have the effect that it should: then the next one
 /// waits for [`CALM`].
@@ -177,10 +179,10 @@ impl HaLoop {
             lease: self.context.lease.any().map(|held| held.lease),
             guard: look.guard,
             peers: self.answers.clone(),
-            operation: self.running.as_ref().map(|running| Operation {
-                kind: running.kind.clone(),
-                since: running.since,
-            }),
+            operation: self
+                .running
+                .as_ref()
+                .map(|running| Operation { kind: running.kind.clone(), since: running.since }),
             finished: self.finished.clone(),
             orders: self.orders.clone(),
             memory: self.memory.clone(),
@@ -209,10 +211,10 @@ impl HaLoop {
             }
         }
         self.context.lease.pulse(clock::now(), decision.renew);
-        if settled(&decision.report) != settled(&self.report) {
-            if let Some(finding) = decision.report.last() {
-                tracing::info!("{finding}");
-            }
+        if settled(&decision.report) != settled(&self.report)
+            && let Some(finding) = decision.report.last()
+        {
+            tracing::info!("{finding}");
         }
         self.report.clone_from(&decision.report);
         decision
@@ -275,7 +277,9 @@ impl HaLoop {
             }
             match self.act(look, seen, action).await {
                 Ok(changed) => acted |= changed,
-                Err(error @ execute::ActionError::NoSession) => tracing::debug!(?action, error = %error, "an action waits"),
+                Err(error @ execute::ActionError::NoSession) => {
+                    tracing::debug!(?action, error = %error, "an action waits");
+                }
                 Err(error) => tracing::warn!(?action, error = %chain(&error), "an action failed"),
             }
             if writes_keys(action) {
@@ -375,9 +379,8 @@ impl HaLoop {
     /// Small duties that are no decisions: a standby has no slots, is woken when its leader is ready, and forgets a handover that came to nothing.
     async fn look_after(&mut self, look: &Look, seen: &Observation) {
         let leader = seen.store.cluster.leader.as_ref().filter(|leader| leader.member != seen.me);
-        let up = leader.is_some_and(|leader| {
-            seen.store.cluster.members.get(&leader.member).is_some_and(|facts| facts.primary)
-        });
+        let up = leader
+            .is_some_and(|leader| seen.store.cluster.members.get(&leader.member).is_some_and(|facts| facts.primary));
         let came_up = up && !std::mem::replace(&mut self.leader_was_up, up);
         if !matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. }) {
             return;

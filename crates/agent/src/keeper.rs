@@ -139,11 +139,8 @@ async fn renew(context: &Context, held: Held) -> Renewed {
     let sent = clock::now();
     let left = held.lease.deadline.since(sent);
     let deadline = if settings.paused { settings.retry_timeout } else { settings.retry_timeout.min(left) };
-    let renewal = Renewal {
-        lease: held.id,
-        leader_key: context.key(keys::LEADER),
-        epoch_create_revision: held.lease.created,
-    };
+    let renewal =
+        Renewal { lease: held.id, leader_key: context.key(keys::LEADER), epoch_create_revision: held.lease.created };
     context.lease.renewing.store(true, Ordering::SeqCst);
     // Any single try may hang on a voter that is gone: another one is made well before the lease ends.
     let limit = deadline.min(held.lease.granted / 4).max(Duration::from_millis(10));

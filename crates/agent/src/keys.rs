@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_members_record_says_whether_it_has_data_and_leads() {
-        let of = |role: &str, state: &str| facts(&MemberRecord::read(&json!({"role": role, "state": state}).to_string()));
+        let of =
+            |role: &str, state: &str| facts(&MemberRecord::read(&json!({"role": role, "state": state}).to_string()));
         assert!(of("primary", "running").primary && of("master", "running").primary);
         assert!(!of("primary", "starting").primary && of("primary", "starting").has_data);
         assert!(!of("replica", "creating replica").has_data && !of("uninitialized", "stopped").has_data);
@@ -185,12 +186,13 @@ mod tests {
     fn the_status_and_the_history_are_read_in_both_forms() {
         assert_eq!(view(&[(STATUS, r#"{"optime":77}"#)]).position, Lsn(77));
         assert_eq!(view(&[(STATUS, "78")]).position, Lsn(78));
-        let history = view(&[(HISTORY, r#"[[1,100,"x"],[3,200,"y","2026-01-01T00:00:00+00:00","b"]]"#)]).history.unwrap();
+        let history =
+            view(&[(HISTORY, r#"[[1,100,"x"],[3,200,"y","2026-01-01T00:00:00+00:00","b"]]"#)]).history.unwrap();
         assert_eq!((history.timeline(), history.ancestors().len()), (TimelineId(4), 2));
         assert_eq!(view(&[(HISTORY, "[]")]).history.unwrap().timeline(), TimelineId(1));
         assert_eq!(view(&[(HISTORY, "broken")]).history, None);
         let mut gap = keys(&[(HISTORY, r#"[[1,100,"x"]]"#), (TIMELINE, "6")]);
-        let of = |keys: &Keys| history(keys).unwrap().timeline();
+        let of = |keys: &Keys| super::history(keys).unwrap().timeline();
         assert_eq!(of(&gap), TimelineId(2), "not of the same transaction");
         gap.get_mut(TIMELINE).unwrap().mod_revision = Revision(1);
         assert_eq!(of(&gap), TimelineId(6));
@@ -198,10 +200,10 @@ mod tests {
 
     #[test]
     fn a_request_is_read_with_its_time() {
-        let request = view(&[(FAILOVER, r#"{"leader":"a","scheduled_at":"1970-01-01T00:00:05+00:00"}"#)]).failover.unwrap();
+        let request =
+            view(&[(FAILOVER, r#"{"leader":"a","scheduled_at":"1970-01-01T00:00:05+00:00"}"#)]).failover.unwrap();
         assert_eq!(request.due, Some(BootTime(6_000_000_000)));
         assert!(!request.handed_over && request.candidate.is_none());
         assert_eq!(view(&[(FAILOVER, "{}")]).failover, None);
     }
-
 }

@@ -97,10 +97,7 @@ async fn create(
 ) -> Result<Created, LeaseActionError> {
     let (leader, timelines) = (context.key(keys::LEADER), context.key(keys::TIMELINES));
     let txn = Txn::when(
-        vec![
-            Compare::absent(&leader),
-            Compare::modified_at(&timelines, reservation_seen.unwrap_or_default()),
-        ],
+        vec![Compare::absent(&leader), Compare::modified_at(&timelines, reservation_seen.unwrap_or_default())],
         vec![
             Op::put_leased(&leader, context.me.as_str(), id),
             Op::put(&timelines, reserve.to_string()),
@@ -108,9 +105,7 @@ async fn create(
         ],
     );
     match context.store.txn(txn, ACTION_TIME).await {
-        Ok(result) if result.succeeded => {
-            Ok(Created { revision: result.revision, base: base_in(&result.responses) })
-        }
+        Ok(result) if result.succeeded => Ok(Created { revision: result.revision, base: base_in(&result.responses) }),
         Ok(_) => Err(LeaseActionError::Overtaken),
         Err(error) if error.is_indeterminate() => read_back(context, id).await?.ok_or(LeaseActionError::Store(error)),
         Err(error) => Err(error.into()),

@@ -26,9 +26,11 @@ pub(crate) fn start(level: LogLevel) {
         LogLevel::Error => Level::ERROR,
     };
     // Raft tells of every election and every lost connection; what matters of it our own crates say.
-    let default = if level == Level::DEBUG { "debug,openraft=info".to_owned() } else { format!("{level},openraft=error") };
+    let default =
+        if level == Level::DEBUG { "debug,openraft=info".to_owned() } else { format!("{level},openraft=error") };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let built = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_writer(writer);
+    let built =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_writer(writer);
     if built.try_init().is_err() {
         tracing::debug!("a log is there already");
         return;

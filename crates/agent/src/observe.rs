@@ -45,6 +45,14 @@ pub(crate) struct Look {
     pub(crate) stranger: Option<i32>,
 }
 
+/// How the database had been left at the first look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    NotYet,
+    Nothing,
+    Database(ControlState),
+}
+
 /// Looks, and keeps what makes looking cheap.
 pub(crate) struct Observer {
     client: LocalClient,
@@ -52,7 +60,7 @@ pub(crate) struct Observer {
     silent_since: Option<BootTime>,
     stopped_since: Option<BootTime>,
     dying_since: Option<BootTime>,
-    found: Option<Option<ControlState>>,
+    found: Found,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     pending: Vec<String>,
     stranger: Option<(i32, BootTime)>,
@@ -66,7 +74,7 @@ impl Observer {
             silent_since: None,
             stopped_since: None,
             dying_since: None,
-            found: None,
+            found: Found::NotYet,
             histories: BTreeMap::new(),
             pending: Vec::new(),
             stranger: None,
@@ -87,17 +95,20 @@ impl Observer {
                 None
             }
         };
-        let guard = Guard {
-            alive: status.is_some(),
-            armed: status.is_some_and(|status| status.deadline.is_some()),
-        };
+        let guard = Guard { alive: status.is_some(), armed: status.is_some_and(|status| status.deadline.is_some()) };
         let (server, sample) = self.server(context, status.as_ref()).await;
         let directory = self.directory(context, &server);
         let state = match &directory {
             Directory::Database(database) => Some(database.state),
             _ => None,
         };
-        let found = *self.found.get_or_insert(state);
+        if self.found == Found::NotYet {
+            self.found = state.map_or(Found::Nothing, Found::Database);
+        }
+        let found = match self.found {
+            Found::Database(state) => Some(state),
+            Found::NotYet | Found::Nothing => None,
+        };
         let stranger = self.stranger.map(|(pid, _)| pid);
         Look { local: Local { directory, found, server }, guard, status, sample, stranger }
     }
@@ -205,9 +216,8 @@ impl Observer {
             SampledRole::Standby { received, replayed, replay_paused, receiver, .. } => {
                 let following = context.following();
                 let address = following.address.or_else(|| context.server_address(following.upstream.as_ref()?));
-                let streaming = receiver.as_ref().zip(address).is_some_and(|(receiver, upstream)| {
-                    receiver.streams_from(&upstream)
-                });
+                let streaming =
+                    receiver.as_ref().zip(address).is_some_and(|(receiver, upstream)| receiver.streams_from(&upstream));
                 Answer::Standby(StandbyStatus {
                     history,
                     received: sample.position(),
@@ -338,4 +348,3 @@ pub(crate) fn state(state: DatabaseState) -> ControlState {
         }
     }
 }
-

@@ -50,7 +50,9 @@ impl HaLoop {
             return;
         }
         let reply = match (kind, outcome) {
-            (OperationKind::StartPrimary { .. } | OperationKind::StartStandby { .. }, Outcome::Done) => OrderReply::Done,
+            (OperationKind::StartPrimary { .. } | OperationKind::StartStandby { .. }, Outcome::Done) => {
+                OrderReply::Done
+            }
             (
                 OperationKind::StartPrimary { .. }
                 | OperationKind::StartStandby { .. }

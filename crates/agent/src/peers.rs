@@ -79,7 +79,8 @@ impl Peers {
                 holder: peers.context.me.to_string(),
                 epoch,
             };
-            let reply: Result<PrepareReply, PeerError> = peers.post(&candidate, PATH_PREPARE, &request, PREPARE_TIME).await;
+            let reply: Result<PrepareReply, PeerError> =
+                peers.post(&candidate, PATH_PREPARE, &request, PREPARE_TIME).await;
             let asked = clock::now();
             let answer = match reply {
                 Ok(PrepareReply { accepted: true, .. }) => peers.position(&candidate).await,

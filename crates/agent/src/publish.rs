@@ -44,7 +44,8 @@ impl Publication {
             receive_lsn: None,
             ..record.clone()
         };
-        let history = |publication: &Self| publication.holder.as_ref().map(|holder| (holder.created, holder.history.clone()));
+        let history =
+            |publication: &Self| publication.holder.as_ref().map(|holder| (holder.created, holder.history.clone()));
         without(&self.record) != without(&other.record) || history(self) != history(other)
     }
 }
@@ -113,7 +114,9 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
         let status = StatusRecord { optime: position, ..StatusRecord::default() };
         ops.push(Op::put(context.key(keys::STATUS), pgbaton_api::to_compact(&status).unwrap_or_default()));
     }
-    if let Some(history) = holder.history.as_ref().filter(|history| known.is_none_or(|old| old.history.as_ref() != Some(history))) {
+    if let Some(history) =
+        holder.history.as_ref().filter(|history| known.is_none_or(|old| old.history.as_ref() != Some(history)))
+    {
         let old = seen.get(keys::HISTORY).and_then(|pair| HistoryRecord::read(&keys::text(pair)));
         let limit = context.config().effective.cluster.max_timelines_history;
         let time = pgbaton_api::iso(jiff::Timestamp::now());

@@ -40,10 +40,8 @@ pub(crate) fn state(seen: &Observation) -> PostgresState {
 
 /// The role of the server. `ready`: as the holder it has the members' slots, so that they may come.
 pub(crate) fn role(seen: &Observation, ready: bool) -> Role {
-    let promoting = matches!(
-        seen.operation.as_ref().map(|operation| &operation.kind),
-        Some(OperationKind::Promote { .. })
-    );
+    let promoting =
+        matches!(seen.operation.as_ref().map(|operation| &operation.kind), Some(OperationKind::Promote { .. }));
     match (&seen.local.directory, &seen.local.server) {
         (Directory::Database(_), Server::Running { answer, .. }) => match answer {
             Answer::Primary(_) if seen.lease.is_some() && !ready => Role::Promoted,
@@ -98,9 +96,8 @@ pub(crate) fn record(
             record.checkpoint_after_promote = open.then_some(false);
         }
         SampledRole::Standby { received, replayed, .. } => {
-            let known = |lsn: Lsn| (lsn != Lsn::INVALID).then_some(lsn);
-            record.replay_lsn = known(*replayed);
-            record.receive_lsn = received.and_then(known);
+            record.replay_lsn = Some(*replayed).filter(|lsn| *lsn != Lsn::INVALID);
+            record.receive_lsn = received.filter(|lsn| *lsn != Lsn::INVALID);
             record.replication_state = replication_state(sample, config);
         }
     }

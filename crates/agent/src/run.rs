@@ -130,15 +130,8 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         .block_on(async { rest::start(tokio::net::TcpListener::from_std(listener)?, shared) })
         .map_err(|source| StartError::System { what: "serve the REST API", source })?;
     let settings = SettingsKeeper::new(options.config.clone(), environment);
-    let wiring = Wiring {
-        context,
-        connected: connected.clone(),
-        own_facts,
-        events: queue,
-        snapshots,
-        wanted,
-        settings,
-    };
+    let wiring =
+        Wiring { context, connected: connected.clone(), own_facts, events: queue, snapshots, wanted, settings };
     let ended = run_loop(wiring)?;
     services.block_on(async {
         let close = async {
@@ -236,7 +229,9 @@ fn spawn_tasks(
         .stack_size(STACK_BYTES / 4)
         .spawn(move || receive_guard_events(&guard))
         .map_err(failed("start a thread"))?;
-    for (kind, terminate) in [(SignalKind::terminate(), true), (SignalKind::interrupt(), true), (SignalKind::hangup(), false)] {
+    for (kind, terminate) in
+        [(SignalKind::terminate(), true), (SignalKind::interrupt(), true), (SignalKind::hangup(), false)]
+    {
         let mut signals = signal(kind).map_err(failed("receive signals"))?;
         let context = Arc::clone(context);
         services.spawn(async move {

@@ -157,7 +157,10 @@ impl PeerService {
             }
             if clock::now().since(begin) >= wait {
                 let short = request.checkpoint.end.bytes_ahead_of(received);
-                return (received, Err(last.unwrap_or_else(|| format!("it has received up to {received}, {short} bytes short"))));
+                return (
+                    received,
+                    Err(last.unwrap_or_else(|| format!("it has received up to {received}, {short} bytes short"))),
+                );
             }
             sleep(LOOK_INTERVAL).await;
         }

@@ -40,8 +40,7 @@ impl Session {
     ) -> Result<(), StoreError> {
         let open = self.locked().clone();
         let Some(open) = open else { return self.begin(store, value, ttl, deadline).await };
-        let renewal =
-            Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
+        let renewal = Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
         if let Err(error) = store.renew(renewal, deadline).await {
             if error.refusal().is_some() {
                 *self.locked() = None;

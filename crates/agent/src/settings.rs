@@ -69,7 +69,9 @@ impl SettingsKeeper {
                     tracing::warn!("{}", warning.summary());
                 }
                 if loaded.local.name != config.local.name || loaded.local.scope != config.local.scope {
-                    tracing::error!("name and scope cannot be changed while the agent runs: the old configuration stays");
+                    tracing::error!(
+                        "name and scope cannot be changed while the agent runs: the old configuration stays"
+                    );
                     return;
                 }
                 let kill_time = config.settings.kill_time;

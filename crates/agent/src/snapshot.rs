@@ -43,7 +43,7 @@ pub(crate) fn make(parts: &Parts<'_>) -> Snapshot {
         role: record::role(parts.seen, parts.ready),
         guard: guard(parts.look),
         progress: parts.context.progress(),
-        store_last_seen: view.seen_at,
+        store_last_seen: view.answered_at,
         next_run: parts.decision.wake_at,
         guarantee: "lease",
         alarms: alarms(parts),

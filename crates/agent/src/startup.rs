@@ -21,10 +21,7 @@ pub(crate) enum StartError {
     #[error("the agent was not started by its guard: run `pgbaton agent CONFIG`")]
     Guard(#[source] ClientError),
     #[error("another agent (process {pid}) manages the data directory {}: stop it first, or correct postgresql.data_dir", data_dir.display())]
-    SecondAgent {
-        data_dir: PathBuf,
-        pid: String,
-    },
+    SecondAgent { data_dir: PathBuf, pid: String },
     #[error("the directory {} beside the data directory cannot be used: create it, or correct its owner and mode", path.display())]
     Beside {
         path: PathBuf,
@@ -59,8 +56,7 @@ pub(crate) enum StartError {
 pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<FileLock, StartError> {
     let path = beside(data_dir, "lock");
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|source| StartError::Beside { path: parent.to_owned(), source })?;
+        std::fs::create_dir_all(parent).map_err(|source| StartError::Beside { path: parent.to_owned(), source })?;
     }
     match FileLock::acquire(&path) {
         Ok(lock) => {

@@ -26,7 +26,7 @@ struct Inner {
     keys: Arc<Keys>,
     revision: Revision,
     as_of: Option<BootTime>,
-    seen_at: u64,
+    answered_at: u64,
 }
 
 /// One consistent copy.
@@ -39,14 +39,19 @@ pub(crate) struct Seen {
     /// When the newest read that they contain was sent.
     pub(crate) as_of: Option<BootTime>,
     /// The same in seconds since 1970; zero for never.
-    pub(crate) seen_at: u64,
+    pub(crate) answered_at: u64,
 }
 
 impl View {
     /// The view now.
     pub(crate) fn get(&self) -> Seen {
         let inner = self.locked();
-        Seen { keys: Arc::clone(&inner.keys), revision: inner.revision, as_of: inner.as_of, seen_at: inner.seen_at }
+        Seen {
+            keys: Arc::clone(&inner.keys),
+            revision: inner.revision,
+            as_of: inner.as_of,
+            answered_at: inner.answered_at,
+        }
     }
 
     /// The keys now.
@@ -58,7 +63,7 @@ impl View {
     pub(crate) fn take(&self, prefix: &str, snapshot: Snapshot, sent: BootTime) -> bool {
         let mut inner = self.locked();
         inner.as_of = inner.as_of.max(Some(sent));
-        inner.seen_at = clock::unix_seconds();
+        inner.answered_at = clock::unix_seconds();
         if snapshot.revision < inner.revision {
             // Changes that came by the watch meanwhile are newer, and contain it.
             return false;
@@ -182,7 +187,10 @@ mod tests {
         assert!(view.apply("/s/c/", Revision(7), vec![put("leader", "b", 7)]));
         assert!(!view.take("/s/c/", snapshot(6, vec![pair("leader", "a", 5)]), BootTime(2)));
         let seen = view.get();
-        assert_eq!((keys::text(&seen.keys["leader"]), seen.revision, seen.as_of), ("b".into(), Revision(7), Some(BootTime(2))));
+        assert_eq!(
+            (keys::text(&seen.keys["leader"]), seen.revision, seen.as_of),
+            ("b".into(), Revision(7), Some(BootTime(2)))
+        );
         assert!(!view.apply("/s/c/", Revision(7), vec![put("leader", "a", 6)]), "an event from before the view");
     }
 

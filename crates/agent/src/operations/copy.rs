@@ -61,7 +61,9 @@ fn explained(error: BaseBackupError) -> OperationError {
         ));
     }
     if text.contains("no pg_hba.conf entry") {
-        return OperationError::Server(format!("{text}; add a line for replication to postgresql.pg_hba of all members"));
+        return OperationError::Server(format!(
+            "{text}; add a line for replication to postgresql.pg_hba of all members"
+        ));
     }
     error.into()
 }
@@ -71,7 +73,8 @@ pub(super) async fn rewind(context: &Context, from: &MemberName) -> Result<(), O
     let source = address(context, from)?;
     save_tail(context);
     let options = options(&config.effective.rewind);
-    pgbaton_postgres::rewind(&config.spec, &source, &options, SILENCE_MAX, |line| tracing::info!(line, "pg_rewind")).await?;
+    pgbaton_postgres::rewind(&config.spec, &source, &options, SILENCE_MAX, |line| tracing::info!(line, "pg_rewind"))
+        .await?;
     Ok(())
 }
 

@@ -21,8 +21,7 @@ use crate::text::chain;
 
 pub(crate) use make::publish_config;
 
-
-/// Why an operation did not do its work.
+/// Why an operation did not do its work. Large errors are boxed: they are moved through every operation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperationError {
     #[error(transparent)]
@@ -36,21 +35,21 @@ pub(crate) enum OperationError {
     #[error(transparent)]
     DataDir(#[from] pgbaton_postgres::DataDirError),
     #[error(transparent)]
-    Make(#[from] pgbaton_postgres::InitdbError),
+    Make(Box<pgbaton_postgres::InitdbError>),
     #[error(transparent)]
-    Rewind(#[from] pgbaton_postgres::RewindError),
+    Rewind(Box<pgbaton_postgres::RewindError>),
     #[error(transparent)]
-    Promote(#[from] pgbaton_postgres::PromoteError),
+    Promote(Box<pgbaton_postgres::PromoteError>),
     #[error(transparent)]
-    Follow(#[from] pgbaton_postgres::FollowError),
+    Follow(Box<pgbaton_postgres::FollowError>),
     #[error(transparent)]
     Shutdown(#[from] pgbaton_postgres::ShutdownError),
     #[error(transparent)]
-    Wal(#[from] pgbaton_postgres::WalError),
+    Wal(Box<pgbaton_postgres::WalError>),
     #[error(transparent)]
-    Sql(#[from] pgbaton_postgres::SqlError),
+    Sql(Box<pgbaton_postgres::SqlError>),
     #[error(transparent)]
-    Store(#[from] pgbaton_store::StoreError),
+    Store(Box<pgbaton_store::StoreError>),
     /// A postmaster of somebody else cannot be signalled.
     #[error("cannot signal the postmaster {pid}")]
     Signal {
@@ -61,6 +60,26 @@ pub(crate) enum OperationError {
     /// The server does not do what was awaited.
     #[error("{0}")]
     Server(String),
+}
+
+macro_rules! boxed {
+    ($($variant:ident($error:ty)),+ $(,)?) => {
+        $(impl From<$error> for OperationError {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })+
+    };
+}
+
+boxed! {
+    Make(pgbaton_postgres::InitdbError),
+    Rewind(pgbaton_postgres::RewindError),
+    Promote(pgbaton_postgres::PromoteError),
+    Follow(pgbaton_postgres::FollowError),
+    Store(pgbaton_store::StoreError),
+    Wal(pgbaton_postgres::WalError),
+    Sql(pgbaton_postgres::SqlError),
 }
 
 /// Carries out one operation.

@@ -79,7 +79,8 @@ fn install_placeholders(data_dir: &Path, own: TimelineId, reserved: TimelineId) 
 /// Removes placeholders above the newest real timeline.
 pub(super) fn remove_placeholders(data_dir: &Path) -> Result<(), OperationError> {
     let dir = data_dir.join("pg_wal");
-    let failed = |error: std::io::Error| OperationError::Server(format!("cannot look through {}: {error}", dir.display()));
+    let failed =
+        |error: std::io::Error| OperationError::Server(format!("cannot look through {}: {error}", dir.display()));
     let mut newest_real = 1;
     let mut placeholders = Vec::new();
     for entry in fs::read_dir(&dir).map_err(failed)? {

@@ -49,9 +49,7 @@ async fn wait_end(context: &Context, start_time: Duration) -> Result<(), Operati
     let mut client = observe::client(&context.spec());
     let begin = clock::now();
     loop {
-        let waits = client
-            .value("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'")
-            .await?;
+        let waits = client.value("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'").await?;
         if waits.as_deref() == Some(NOTHING_LEFT) {
             return Ok(());
         }

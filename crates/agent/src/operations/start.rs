@@ -86,9 +86,10 @@ pub(super) async fn wait_up(context: &Context, within: Duration) -> Result<(), O
     let client = observe::client(&spec);
     loop {
         // Trying before the postmaster says that it is ready would fill the server's log.
-        let last = match observe::accepts_connections(&spec.data_dir) {
-            true => client.probe_new_connection().await,
-            false => Readiness::Starting,
+        let last = if observe::accepts_connections(&spec.data_dir) {
+            client.probe_new_connection().await
+        } else {
+            Readiness::Starting
         };
         if matches!(last, Readiness::Ready | Readiness::Full) {
             return Ok(());

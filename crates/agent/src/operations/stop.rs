@@ -85,7 +85,10 @@ pub(super) async fn kill(context: &Context) -> Result<(), OperationError> {
     if wait_empty(context, KILL_TIME).await? {
         return Ok(());
     }
-    Err(OperationError::Server(format!("processes of the server are left {} s after they were killed", KILL_TIME.as_secs())))
+    Err(OperationError::Server(format!(
+        "processes of the server are left {} s after they were killed",
+        KILL_TIME.as_secs()
+    )))
 }
 
 pub(super) async fn wait_empty(context: &Context, within: Duration) -> Result<bool, OperationError> {
