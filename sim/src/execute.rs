@@ -124,24 +124,31 @@ impl World {
 
     fn release(&mut self, member: usize, created: Revision, successor: Option<&pgbaton_types::MemberName>) {
         let host = &mut self.hosts[member];
-        host.agent.lease = None;
+        let held = host.agent.lease.take();
         host.agent.renewing = false;
         host.durable.lease = None;
+        // A creation revision alone may come again after the store was wiped.
+        let mut compares = vec![Compare::created_at(layout::LEADER, created), self.own_key(member)];
+        compares.extend(held.map(|held| Compare::under_lease(layout::LEADER, held.id)));
         let mut success = vec![Op::delete(layout::LEADER)];
         if successor.is_some() {
             let text = layout::write_failover(Some(&self.names[member]), successor, true, None);
             success.push(Op::put(layout::FAILOVER, text));
         }
         self.hosts[member].agent.awaiting = true;
-        let txn = Txn::when(vec![Compare::created_at(layout::LEADER, created)], success);
+        let txn = Txn::when(compares, success);
         self.send(member, Purpose::Release, Request::Txn(txn));
+    }
+
+    fn own_key(&self, member: usize) -> Compare {
+        Compare::Value { key: layout::LEADER.to_owned(), value: self.names[member].as_str().as_bytes().to_vec() }
     }
 
     fn write_key(&mut self, member: usize, action: &Action) {
         let agent = &self.hosts[member].agent;
         // Only while the leader key is the one of the lease that this was decided under.
         let ours = agent.lease.map(|held| Compare::created_at(layout::LEADER, held.lease.created));
-        let held: Vec<Compare> = ours.into_iter().collect();
+        let held: Vec<Compare> = ours.into_iter().flat_map(|created| [created, self.own_key(member)]).collect();
         let (purpose, txn) = match action {
             Action::ClaimBootstrap => {
                 let put = Op::put_leased(layout::INITIALIZE, "", agent.session);

@@ -114,7 +114,10 @@ impl World {
     fn begin_promotion(&mut self, member: usize, epoch: pgbaton_types::Epoch, timeline: TimelineId) {
         let postgres = &mut self.hosts[member].postgres;
         if postgres.role() == Some(Role::Promoting) {
-            // An agent before this one began it: asking again changes nothing, and it cannot be taken back.
+            // Somebody before began it: asking again changes nothing, and it cannot be taken back.
+            if let Some(running) = postgres.running_mut() {
+                running.reign = Some(epoch);
+            }
             return self.step_after(member, 60 * SECOND);
         }
         if postgres.role() != Some(Role::Standby) {

@@ -145,7 +145,7 @@ impl World {
                 held.lease.deadline = held.lease.deadline.max(until);
                 let (epoch, until) = (held.lease.epoch, held.lease.deadline);
                 host.durable.lease = Some(*held);
-                if !host.agent.settings.paused {
+                if !host.agent.settings.paused || host.guard.armed.is_some() {
                     self.guard_arm(member, epoch, until);
                 }
             }

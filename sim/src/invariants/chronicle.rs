@@ -15,6 +15,8 @@ pub(crate) struct Chronicle {
     tainted: Vec<Option<u64>>,
     /// When the store was wiped last.
     pub(crate) wiped: Option<Time>,
+    /// A directory was lost: there may be fewer copies than a member could know.
+    pub(crate) directory_lost: bool,
     /// An operator promoted a server by hand: its timeline's number was reserved by nobody.
     pub(crate) promoted_by_hand: bool,
 }
@@ -34,7 +36,13 @@ pub(crate) struct Grant {
 
 impl Chronicle {
     pub(super) fn new(members: usize) -> Self {
-        Self { grants: Vec::new(), tainted: vec![None; members], wiped: None, promoted_by_hand: false }
+        Self {
+            grants: Vec::new(),
+            tainted: vec![None; members],
+            wiped: None,
+            directory_lost: false,
+            promoted_by_hand: false,
+        }
     }
 
     /// What has to be known when the invariants look at the moment.
@@ -48,6 +56,7 @@ impl Chronicle {
                 self.grants.push(Grant { member: *member, epoch: *epoch, at: world.now, handed_over });
             }
             Moment::Operated(OperatorKind::WipeStore) => self.wiped = Some(world.now),
+            Moment::Operated(OperatorKind::LoseDirectory) => self.directory_lost = true,
             Moment::Operated(OperatorKind::PromoteByHand) => self.promoted_by_hand = true,
             Moment::Changed | Moment::Acknowledged { .. } if world.scenario.settings[0].paused => {
                 for (tainted, host) in self.tainted.iter_mut().zip(&world.hosts) {

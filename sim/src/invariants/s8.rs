@@ -35,16 +35,16 @@ impl Invariant for ProofBeforeDestruction {
 fn quarantine(world: &World, past: &Chronicle, member: usize, why: QuarantineReason) -> Result<(), String> {
     let host = &world.hosts[member];
     let settings = &host.agent.settings;
-    if host.agent.decided_paused
-        && !host.agent.orders.reinitialize
-        && !host.agent.orders.restart
-        && why != QuarantineReason::Ordered
-    {
+    let orders = &host.agent.orders;
+    let ordered = orders.reinitialize || orders.restart;
+    // What was never complete holds nothing of anybody's.
+    let empty = matches!(host.postgres.incomplete, Some(Work::Bootstrap | Work::Clone));
+    if host.agent.decided_paused && !ordered && !empty {
         return Err("the cluster is paused".to_owned());
     }
     let complete = |host: &Host| host.postgres.incomplete.is_none() && host.postgres.data.is_some();
     let others = world.hosts.iter().enumerate().any(|(other, host)| other != member && complete(host));
-    if complete(host) && !others {
+    if complete(host) && !others && !past.directory_lost {
         return Err("it is the only copy".to_owned());
     }
     match why {
