@@ -2,6 +2,7 @@ use pgbaton_types::Epoch;
 
 use super::Moment;
 use crate::operator_model::OperatorKind;
+use crate::postgres_model::Process;
 use crate::time::Time;
 use crate::world::World;
 
@@ -78,6 +79,8 @@ impl Chronicle {
     /// started or promoted it himself.
     pub(crate) fn is_operators(&self, world: &World, member: usize) -> bool {
         let postgres = &world.hosts[member].postgres;
-        self.tainted[member] == Some(postgres.life) || postgres.reign().is_none() || !postgres.guarded()
+        // Orphans are what is left of the life before.
+        let life = postgres.life - u64::from(matches!(postgres.process, Process::Dying { .. }));
+        self.tainted[member] == Some(life) || postgres.reign().is_none() || !postgres.guarded()
     }
 }

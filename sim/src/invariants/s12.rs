@@ -46,7 +46,9 @@ impl Invariant for BornStandby {
                     && !host.agent.settings.paused
                     && host.silent_since.is_none()
                     && !host.unreadable;
-                if host.strange_since.is_none() || !healthy {
+                // A lease makes it the member's own: a paused primary that took it, or one that was adopted.
+                let owned = host.agent.lease.is_some();
+                if host.strange_since.is_none() || owned || !healthy {
                     self.seen[*member] = None;
                     return Ok(());
                 }

@@ -36,7 +36,8 @@ impl Invariant for NumbersOnce {
                     let copy = host.postgres.data.as_ref().filter(|copy| copy.system_id == data.system_id);
                     other != *member && copy.is_some_and(|copy| copy.history.end_of(*timeline).is_some())
                 });
-                let known = self.timelines.get(&(data.system_id, *timeline)).filter(|_| copied);
+                let known =
+                    self.timelines.get(&(data.system_id, *timeline)).filter(|_| copied && !past.promoted_by_hand);
                 if let Some((first, _)) = known {
                     return Err(format!(
                         "{} has made timeline {timeline}, which {} made before",
