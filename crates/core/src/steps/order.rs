@@ -4,6 +4,7 @@ use crate::decision::{OperationKind, QuarantineReason, StopMode};
 use crate::observation::Directory;
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
+use crate::steps::follower::leader_is_up;
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
@@ -23,9 +24,10 @@ fn reinitialize(plan: &mut Plan<'_>) -> Flow {
     if seen.lease.is_some() {
         return plan.pass(Step::Order, "a holder of the lease is not rebuilt");
     }
-    if seen.other_holder().is_none() {
-        // The order waits; this member may be the one that has to lead.
-        return plan.pass(Step::Order, "a new clone was asked for, but there is no leader to clone from");
+    let source = seen.other_holder().filter(|leader| leader_is_up(plan, leader)).is_some();
+    if !source {
+        // The order waits; this member may be the one that has to lead, or hold the only copy.
+        return plan.pass(Step::Order, "a new clone was asked for, but no leader runs to clone from");
     }
     if !seen.stopped() {
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });

@@ -59,16 +59,13 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
 
 /// An operator named this member in a manual failover, and so took the loss upon himself.
 fn manual(seen: &Observation) -> bool {
-    let named = seen
-        .store
-        .cluster
-        .failover
-        .as_ref()
-        .is_some_and(|request| request.candidate.as_ref() == Some(&seen.me) && request.leader.is_none());
-    named
-        && seen.standby().is_some()
-        && seen.guard.alive
-        && matches!(seen.local.server, Server::Running { guarded: true, .. })
+    let named = |request: &FailoverRequest| {
+        request.candidate.as_ref() == Some(&seen.me)
+            && request.leader.is_none()
+            && request.due.is_none_or(|due| seen.now.reached(due))
+    };
+    let guarded = matches!(seen.local.server, Server::Running { guarded: true, .. }) && seen.guard.alive;
+    seen.store.cluster.failover.as_ref().is_some_and(named) && seen.standby().is_some() && guarded
 }
 
 fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
@@ -86,9 +83,6 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     if let Some(why) = wait_for_named(seen, &race) {
         plan.wake_at_latest(race.since + GRACE_FOR_SUCCESSOR);
         return plan.blocked(Step::Race, why);
-    }
-    if manual(seen) {
-        return acquire(plan, "an operator asked for this member");
     }
     if race.asked < race.since {
         return ask(plan);
@@ -108,6 +102,9 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     {
         let why = format!("{name} still runs as a primary");
         return look_again(plan, why);
+    }
+    if manual(seen) {
+        return acquire(plan, "an operator asked for this member");
     }
     let others: Vec<Candidate> = answers
         .iter()
@@ -158,9 +155,9 @@ fn look_again(plan: &mut Plan<'_>, why: String) -> Flow {
 }
 
 fn wait_for_named(seen: &Observation, race: &Race) -> Option<String> {
-    let FailoverRequest { candidate: Some(candidate), due: None, .. } = seen.store.cluster.failover.as_ref()? else {
-        return None;
-    };
+    let request =
+        seen.store.cluster.failover.as_ref().filter(|request| request.due.is_none_or(|due| seen.now.reached(due)))?;
+    let candidate = request.candidate.as_ref()?;
     let waits = *candidate != seen.me
         && seen.now.since(race.since) < GRACE_FOR_SUCCESSOR
         && seen.store.cluster.members.contains_key(candidate);
