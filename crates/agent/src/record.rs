@@ -97,7 +97,8 @@ pub(crate) fn record(
         }
         SampledRole::Standby { received, replayed, .. } => {
             record.replay_lsn = Some(*replayed).filter(|lsn| *lsn != Lsn::INVALID);
-            record.receive_lsn = received.filter(|lsn| *lsn != Lsn::INVALID);
+            // After a restart PostgreSQL's own word is the start of a segment: what is replayed was received.
+            record.receive_lsn = received.map(|lsn| lsn.max(*replayed)).filter(|lsn| *lsn != Lsn::INVALID);
             record.replication_state = replication_state(sample, config);
         }
     }
