@@ -24,7 +24,7 @@ fn reinitialize(plan: &mut Plan<'_>) -> Flow {
     if seen.lease.is_some() {
         return plan.pass(Step::Order, "a holder of the lease is not rebuilt");
     }
-    let source = seen.other_holder().filter(|leader| leader_is_up(plan, leader)).is_some();
+    let source = seen.other_holder().is_some_and(|leader| leader_is_up(plan, leader));
     if !source {
         // The order waits; this member may be the one that has to lead, or hold the only copy.
         return plan.pass(Step::Order, "a new clone was asked for, but no leader runs to clone from");
