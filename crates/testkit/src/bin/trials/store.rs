@@ -83,10 +83,6 @@ impl Trial {
         self.cluster.start(1)?;
         self.listens(0)?;
         self.listens(1)?;
-        let reason = wait::until("a member's reason for not leading", HEALTHY, || {
-            self.cluster.blocked(0).or_else(|| self.cluster.blocked(1)).ok_or_else(|| "none".to_owned())
-        })?;
-        self.report.reason("blocked while a listed member is missing", &reason);
         // Longer than any lease that the members may have recorded: it is the missing member that keeps them, not time.
         let until = clock::now() + Duration::from_secs_f64(2.0 * self.cluster.options().ttl);
         wait::until("the end of every recorded lease", HEALTHY, || {
@@ -96,6 +92,10 @@ impl Trial {
         if states.iter().any(pgbaton_testkit::cluster::ServerState::is_primary) {
             self.report.fail(format!("a primary without history and with a member missing: {states:?}"));
         }
+        let reason = wait::until("a member's reason for not leading", HEALTHY, || {
+            self.cluster.blocked(0).or_else(|| self.cluster.blocked(1)).ok_or_else(|| "none".to_owned())
+        })?;
+        self.report.reason("blocked while a listed member is missing", &reason);
         self.cluster.start(2)?;
         self.check("the missing member is back")
     }

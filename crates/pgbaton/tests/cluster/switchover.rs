@@ -1,0 +1,89 @@
+//! Planned switchovers lose nothing; what cannot be done is refused and the old primary goes on.
+
+use pgbaton_testkit::clock;
+use pgbaton_testkit::cluster::{Cluster, Part, Random};
+use pgbaton_testkit::writer::Writer;
+
+use super::{LIMIT, commit_after, commits, healthy, nothing_lost, others, timeline, writing};
+
+/// Random instants in the short form; `cargo xtask trials switchover` has hundreds.
+const INSTANTS: usize = 5;
+
+#[test]
+fn a_switchover_loses_nothing_and_a_refused_one_changes_nothing() {
+    let cluster = healthy();
+    let writer = writing(&cluster);
+    let first = cluster.wait_primary(LIMIT).unwrap();
+    let candidate = others(first)[0];
+
+    with_a_candidate(&cluster, &writer, first, candidate);
+    without_a_candidate(&cluster, &writer, candidate);
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    refused(&cluster, &writer, primary, others(primary)[0]);
+}
+
+fn with_a_candidate(cluster: &Cluster, writer: &Writer, from: usize, to: usize) {
+    let before = timeline(cluster, from);
+    let answer = cluster.switchover(other_of(from, to), from, Some(to)).unwrap();
+    let answered = clock::now();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.body.trim(), format!("Successfully switched over to \"{}\"", cluster.name(to)));
+    assert_eq!(commit_after(writer, answered).server, to);
+    nothing_lost(cluster, writer, to);
+    assert_eq!(timeline(cluster, to), before + 1);
+    cluster.wait_healthy(LIMIT).unwrap();
+}
+
+fn without_a_candidate(cluster: &Cluster, writer: &Writer, from: usize) {
+    let answer = cluster.switchover(from, from, None).unwrap();
+    let answered = clock::now();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let new = commit_after(writer, answered).server;
+    assert_ne!(new, from);
+    nothing_lost(cluster, writer, new);
+    cluster.wait_healthy(LIMIT).unwrap();
+}
+
+/// A candidate whose receiver is stopped cannot have what was written meanwhile.
+fn refused(cluster: &Cluster, writer: &Writer, from: usize, to: usize) {
+    let before = timeline(cluster, from);
+    cluster.freeze(to, Part::WalReceiver).unwrap();
+    commits(writer, 20);
+    let answer = cluster.switchover(from, from, Some(to)).unwrap();
+    let answered = clock::now();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.body.contains(cluster.name(to)), "the reason does not name the candidate: {answer:?}");
+    assert_eq!(commit_after(writer, answered).server, from);
+    cluster.thaw(to, Part::WalReceiver).unwrap();
+    nothing_lost(cluster, writer, from);
+    assert_eq!(timeline(cluster, from), before, "nothing was promoted");
+    cluster.wait_healthy(LIMIT).unwrap();
+}
+
+#[test]
+fn switchovers_at_random_instants_of_a_new_cluster_lose_nothing() {
+    let mut cluster = super::prepared(pgbaton_testkit::cluster::Options::default());
+    cluster.start_all().unwrap();
+    let writer = writing(&cluster);
+    let mut random = Random::new(20, 0);
+    for instant in 0..INSTANTS {
+        commits(&writer, random.below(60));
+        let from = writer.last_commit().unwrap().server;
+        let to = others(from)[random.below(2)];
+        let stopped = random.chance(30) && cluster.freeze(to, Part::WalReceiver).is_ok();
+        let answer = cluster.switchover(from, from, random.chance(50).then_some(to)).unwrap();
+        let answered = clock::now();
+        if stopped {
+            cluster.thaw(to, Part::WalReceiver).unwrap();
+        }
+        let now = commit_after(&writer, answered).server;
+        assert_eq!(answer.status == 200, now != from, "instant {instant}: {answer:?}, and member {now} takes writes");
+        nothing_lost(&cluster, &writer, now);
+    }
+    cluster.wait_healthy(LIMIT).unwrap();
+    nothing_lost(&cluster, &writer, cluster.wait_primary(LIMIT).unwrap());
+}
+
+fn other_of(one: usize, two: usize) -> usize {
+    3 - one - two
+}
