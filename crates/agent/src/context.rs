@@ -169,6 +169,17 @@ impl Context {
         Ok(self.recovery())
     }
 
+    /// Looks the upstream's address up again; says whether it is another one than before.
+    pub(crate) fn refresh_upstream(&self) -> bool {
+        let following = self.following();
+        let Some(address) = following.upstream.as_ref().and_then(|member| self.server_address(member)) else {
+            return false;
+        };
+        let moved = following.address.as_ref().is_some_and(|known| *known != address);
+        locked(&self.recovery).address = Some(address);
+        moved
+    }
+
     /// Sets or takes back what makes the server ready for a handover; the files are written by the caller.
     pub(crate) fn set_prepared(&self, prepared: Option<Prepared>) {
         locked(&self.recovery).prepared = prepared;

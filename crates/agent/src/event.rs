@@ -45,6 +45,11 @@ pub enum Event {
         /// For the answer.
         reply: oneshot::Sender<Looked>,
     },
+    /// Another agent with this member's name answers at this address.
+    NameTaken {
+        /// Its REST address.
+        address: String,
+    },
     /// SIGTERM or SIGINT.
     Terminate,
     /// SIGHUP: the own configuration may have changed.

@@ -62,8 +62,11 @@ pub(crate) async fn record_initialize(context: &Context, system_id: SystemId) ->
     let held = context.lease.valid(clock::now(), context.config().settings.paused).ok_or(ActionError::Changed)?;
     let key = context.key(keys::INITIALIZE);
     let seen = context.view.keys().get(keys::INITIALIZE).map(|pair| pair.mod_revision).unwrap_or_default();
-    let compares =
-        vec![Compare::created_at(context.key(keys::LEADER), held.lease.created), Compare::modified_at(&key, seen)];
+    let compares = vec![
+        Compare::created_at(context.key(keys::LEADER), held.lease.created),
+        Compare::under_lease(context.key(keys::LEADER), held.id),
+        Compare::modified_at(&key, seen),
+    ];
     compared(context, Txn::when(compares, vec![Op::put(&key, system_id.to_string())])).await
 }
 

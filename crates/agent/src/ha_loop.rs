@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_core::observation::{
-    Answer, Directory, Finished, HostFacts, Operation, Orders, Outcome, PeerAnswer, Server, StoreView,
+    Answer, Directory, Finished, HostFacts, Initialize, Operation, Orders, Outcome, PeerAnswer, Server, StoreView,
 };
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::EXIT_CONFIGURATION;
@@ -71,6 +71,7 @@ pub(crate) struct HaLoop {
     alarms: Vec<String>,
     next_operation: u64,
     ready: bool,
+    name_taken: Option<String>,
 }
 
 /// What the loop is made of.
@@ -112,6 +113,7 @@ impl HaLoop {
             alarms: Vec::new(),
             next_operation: 1,
             ready: false,
+            name_taken: None,
         }
     }
 
@@ -119,6 +121,13 @@ impl HaLoop {
     pub(crate) async fn run(mut self) -> Ended {
         let mut rounds = 0;
         loop {
+            if let Some(address) = &self.name_taken {
+                let why = format!(
+                    "another agent named {} answers at {address}: stop it, or give this member another name",
+                    self.context.me
+                );
+                return Ended { code: EXIT_CONFIGURATION, why };
+            }
             self.settings.follow(&self.context, &mut self.observer, self.running.is_none()).await;
             let look = self.observer.look(&self.context).await;
             let seen = Arc::new(self.observe(&look));
@@ -147,9 +156,9 @@ impl HaLoop {
         }
     }
 
-    /// The start went well once the store has answered or a server runs: from now on the guard starts another agent when this one ends.
+    /// The start went well once this member has its session in the store or a server runs: from now on the guard starts another agent when this one ends.
     fn tell_ready(&mut self, seen: &Observation) {
-        let well = seen.store.as_of.is_some() || !matches!(seen.local.server, Server::Stopped { .. });
+        let well = self.context.session.lease().is_some() || !matches!(seen.local.server, Server::Stopped { .. });
         if self.ready || !well {
             return;
         }
@@ -253,12 +262,16 @@ impl HaLoop {
             Server::Running { answer: Answer::Primary(primary), .. } => Some(primary.history.timeline()),
             _ => None,
         };
+        // The files matter only while no store tells the numbers that were given out.
+        let unknown = !matches!(seen.store.cluster.initialize, Initialize::Done(_));
+        let in_files = if unknown { self.observer.highest_timeline() } else { None };
+        let attempted = self.context.lease.attempted_until().since(seen.now);
         HostFacts {
             system_id: database.map(|database| database.system_id),
-            timeline: database.map(|database| database.history.timeline()).max(running),
+            timeline: database.map(|database| database.history.timeline()).max(running).max(in_files),
             promised: self.memory.promised,
             primary_may_run: host.primary_may_run,
-            lease_left: left.max(Duration::from_millis(host.lease_left_ms)),
+            lease_left: left.max(attempted).max(Duration::from_millis(host.lease_left_ms)),
         }
     }
 
@@ -391,6 +404,7 @@ impl HaLoop {
         if self.running.is_none() {
             self.observer.drop_member_slots(look, seen).await;
             self.settings.end_preparation(&self.context, seen);
+            self.settings.follow_address(&self.context);
         }
     }
 
@@ -429,6 +443,7 @@ impl HaLoop {
             Event::PeerAnswered { member, update } => self.take_answer(member, *update),
             Event::Order { order, reply } => self.take_order(order, reply),
             Event::AskedPosition { reply } => self.asked.push(reply),
+            Event::NameTaken { address } => self.name_taken = Some(address),
             Event::Terminate => self.orders.terminate = true,
             Event::Reload => self.settings.reload(),
         }

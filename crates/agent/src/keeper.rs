@@ -37,6 +37,7 @@ pub(crate) struct LeaseCell {
     renewing: AtomicBool,
     wanted: AtomicBool,
     last_decision: AtomicU64,
+    attempted: AtomicU64,
     changed: Notify,
 }
 
@@ -65,6 +66,21 @@ impl LeaseCell {
     /// Forgets the lease, and says which it was.
     pub(crate) fn forget(&self) -> Option<Held> {
         self.locked().take()
+    }
+
+    /// A lease was asked for: until it is known what came of it, it may be held until then.
+    pub(crate) fn attempt(&self, until: BootTime) {
+        self.attempted.store(until.0, Ordering::SeqCst);
+    }
+
+    /// It is known what came of the last attempt.
+    pub(crate) fn attempt_answered(&self) {
+        self.attempted.store(0, Ordering::SeqCst);
+    }
+
+    /// Until when a lease may be held that was asked for without an answer.
+    pub(crate) fn attempted_until(&self) -> BootTime {
+        BootTime(self.attempted.load(Ordering::SeqCst))
     }
 
     /// A renewal is under way.

@@ -51,10 +51,14 @@ pub(crate) async fn acquire(
 ) -> Result<Epoch, LeaseActionError> {
     raise_base(context, promised).await?;
     let sent = clock::now();
+    context.lease.attempt(sent + ttl);
     let granted = context.store.lease_grant(ttl, ACTION_TIME).await?;
     let created = match create(context, granted.id, reserve, reservation_seen).await {
         Ok(created) => created,
         Err(error) => {
+            if matches!(error, LeaseActionError::Overtaken) {
+                context.lease.attempt_answered();
+            }
             // The lease would hold nothing; without this it runs out by itself.
             let revoked = context.store.lease_revoke(granted.id, ACTION_TIME).await;
             tracing::debug!(?revoked, "the lease that was not used");
@@ -81,6 +85,7 @@ pub(crate) async fn acquire(
     }
     let lease = Lease { epoch, created: created.revision, granted: granted.ttl, deadline };
     context.lease.begin(Held { lease, id: granted.id });
+    context.lease.attempt_answered();
     Ok(epoch)
 }
 
@@ -170,7 +175,15 @@ pub(crate) async fn release(
         let text = pgbaton_api::to_compact(&record).unwrap_or_default();
         ops.push(Op::put(context.key(keys::FAILOVER), text));
     }
-    let result = context.store.txn(Txn::when(vec![Compare::created_at(&leader, created)], ops), ACTION_TIME).await?;
+    // In a store that was wiped, another member's key may have been created at the same revision.
+    let mut compares = vec![
+        Compare::created_at(&leader, created),
+        Compare::Value { key: leader.clone(), value: context.me.as_str().into() },
+    ];
+    if let Some(held) = held.filter(|held| held.lease.created == created) {
+        compares.push(Compare::under_lease(&leader, held.id));
+    }
+    let result = context.store.txn(Txn::when(compares, ops), ACTION_TIME).await?;
     if let Some(held) = held.filter(|_| result.succeeded) {
         let (store, id) = (std::sync::Arc::clone(&context.store), held.id);
         // Only tidiness: nothing hangs on it any more.

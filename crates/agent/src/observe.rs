@@ -12,6 +12,7 @@ use pgbaton_core::Observation;
 use pgbaton_core::observation::{
     Answer, ControlState, Database, Directory, Guard, Local, PrimaryStatus, Server, StandbyStatus, Work,
 };
+use pgbaton_guard::client::ClientError;
 use pgbaton_guard::wire::Status;
 use pgbaton_postgres::{
     ControlFile, DataDirState, DatabaseState, LocalClient, Operation, Readiness, Sample, SampledRole, ServerSpec,
@@ -92,6 +93,11 @@ impl Observer {
             Ok(status) => Some(status),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "the guard does not say how things stand");
+                if matches!(error, ClientError::NoAnswer(_))
+                    && let Err(error) = context.guard.kill_guard()
+                {
+                    tracing::error!(error = %chain(&error), "a guard that does not answer could not be killed");
+                }
                 None
             }
         };
@@ -111,6 +117,11 @@ impl Observer {
         };
         let stranger = self.stranger.map(|(pid, _)| pid);
         Look { local: Local { directory, found, server }, guard, status, sample, stranger }
+    }
+
+    /// The highest timeline number of which there is a history file here.
+    pub(crate) fn highest_timeline(&self) -> Option<TimelineId> {
+        history_files(&self.spec.data_dir.join("pg_wal")).into_iter().max()
     }
 
     /// Settings that wait for a restart, as last asked.

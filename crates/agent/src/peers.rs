@@ -106,6 +106,11 @@ impl Peers {
             match proof {
                 // An answer of another member, or about another record, proves nothing.
                 Ok(proof) if proof.member == candidate.as_str() && proof.checkpoint == checkpoint => {
+                    if !proof.holds && proof.received < checkpoint.end {
+                        // What is still on its way is no proof of anything: the holder's own patience decides.
+                        tracing::info!(%candidate, received = %proof.received, "the candidate does not hold the record yet");
+                        return;
+                    }
                     if let Some(reason) = &proof.reason {
                         tracing::info!(%candidate, reason, "the candidate's answer");
                     }

@@ -4,16 +4,23 @@
 //! on every voter; a change of role or state is written at once, since others wait for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgbaton_api::layout::{HistoryRecord, MemberRecord, StatusRecord};
+use pgbaton_net::HttpClient;
 use pgbaton_store::{Compare, Op, StoreError, Txn};
 use pgbaton_types::{Lsn, Revision, TimelineHistory};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::context::Context;
+use crate::event::Event;
 use crate::keys;
 use crate::text::chain;
+use crate::view;
+
+/// Wait before the next try when the store did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What shall be published.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +59,10 @@ impl Publication {
 
 /// Publishes whatever `wanted` holds, for as long as the agent runs.
 pub(crate) async fn publish(context: Arc<Context>, mut wanted: watch::Receiver<Publication>) {
+    if let Some(address) = name_taken(&context).await {
+        context.wake(Event::NameTaken { address });
+        return;
+    }
     let mut written = Written::default();
     let mut last = Publication::default();
     loop {
@@ -79,10 +90,25 @@ pub(crate) async fn publish(context: Arc<Context>, mut wanted: watch::Receiver<P
             Ok(()) => last = publication,
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "this member's records were not published");
-                sleep(wait.min(std::time::Duration::from_millis(200))).await;
+                sleep(RETRY_PAUSE).await;
             }
         }
     }
+}
+
+/// How long another agent of this name may take to say that it lives.
+const LIVENESS_TIME: Duration = Duration::from_millis(500);
+
+/// Where another agent with this name answers. The record of an earlier life has this member's own address.
+async fn name_taken(context: &Context) -> Option<String> {
+    while !view::read_once(context, context.config().settings.retry_timeout).await {
+        sleep(RETRY_PAUSE).await;
+    }
+    let own = context.config().local.restapi.api_url();
+    let record = keys::record(&context.view.keys(), &context.me).filter(|record| record.api_url != own)?;
+    let address = record.api_base()?.to_owned();
+    let answer = HttpClient::new().get(&format!("{address}/liveness"), LIVENESS_TIME).await;
+    answer.is_ok().then_some(address)
 }
 
 /// What the store has from this agent already.
@@ -98,7 +124,7 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
     context.session.publish(&*context.store, record.as_bytes(), settings.ttl, settings.retry_timeout).await?;
     if began {
         // The loop may wait for a session to claim a bootstrap with.
-        context.wake(crate::event::Event::StoreChanged);
+        context.wake(Event::StoreChanged);
     }
     let Some(holder) = &publication.holder else {
         written.holder = None;
@@ -125,7 +151,11 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
         ops.push(Op::put(context.key(keys::TIMELINE), history.timeline().to_string()));
     }
     if !ops.is_empty() {
-        let only_holder = vec![Compare::created_at(context.key(keys::LEADER), holder.created)];
+        let leader = context.key(keys::LEADER);
+        let only_holder = vec![
+            Compare::created_at(&leader, holder.created),
+            Compare::Value { key: leader, value: context.me.as_str().into() },
+        ];
         context.store.txn(Txn::when(only_holder, ops), settings.retry_timeout).await?;
     }
     if !seen.contains_key(keys::CONFIG) && seen.contains_key(keys::INITIALIZE) {

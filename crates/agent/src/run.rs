@@ -31,7 +31,7 @@ use crate::spec::beside;
 use crate::startup::{self, StartError};
 use crate::state::StateFile;
 use crate::text::chain;
-use crate::{logging, snapshot, view};
+use crate::{logging, snapshot, unguarded, view};
 
 /// Events that may wait for the loop. It takes them all at each turn; more than this in between only mean that it is to look anew.
 const EVENTS_MAX: usize = 1024;
@@ -97,7 +97,8 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     let config = Config::new(Arc::new(local), dynamic, kill_time);
     let own_facts = OwnFacts::default();
     let local = Arc::clone(&config.local);
-    if status.postmaster.is_none() {
+    // A server that nobody guards is seen by the loop, which says what becomes of it.
+    if !status.tree_alive && unguarded::find(&data_dir, None).is_none() {
         startup::check_server_port(&local)?;
     }
     let listener = startup::bind_rest(&local)?;

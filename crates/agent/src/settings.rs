@@ -144,6 +144,11 @@ impl SettingsKeeper {
         }
     }
 
+    /// The upstream's server may have moved: then the files name its new address.
+    pub(crate) fn follow_address(&mut self, context: &Context) {
+        self.apply |= context.refresh_upstream();
+    }
+
     /// Takes back what made a standby ready for a handover that came to nothing.
     pub(crate) fn end_preparation(&mut self, context: &Context, seen: &Observation) {
         let Some(prepared) = context.following().prepared else { return };

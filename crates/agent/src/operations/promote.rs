@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgbaton_postgres::{ControlFile, write_config};
+use pgbaton_postgres::{ControlFile, DatabaseState, PromoteError, write_config};
 use pgbaton_types::TimelineId;
 
 use super::OperationError;
@@ -29,16 +29,18 @@ pub(super) async fn promote(context: &Arc<Context>, timeline: TimelineId) -> Res
     install_placeholders(&spec.data_dir, own, timeline)?;
     let promoted = pgbaton_postgres::promote(&spec, &mut client, context.signaller(), spec.pg_ctl_timeout).await;
     let promoted = match promoted {
-        Ok(promoted) => promoted,
+        Ok(promoted) => promoted.timeline,
+        // An agent before this one had begun it: it is over.
+        Err(PromoteError::NotAStandby(DatabaseState::InProduction)) => client.sample().await?.timeline(),
         Err(error) => {
-            if ControlFile::read(&spec.data_dir)?.state == pgbaton_postgres::DatabaseState::InArchiveRecovery {
+            if ControlFile::read(&spec.data_dir)?.state == DatabaseState::InArchiveRecovery {
                 remove_placeholders(&spec.data_dir)?;
             }
             return Err(error.into());
         }
     };
-    if promoted.timeline != timeline {
-        tracing::error!(reserved = %timeline, taken = %promoted.timeline, "the promotion took another timeline number");
+    if promoted != timeline {
+        tracing::error!(reserved = %timeline, taken = %promoted, "the promotion took another timeline number");
     }
     tokio::spawn(after_promotion(Arc::clone(context)));
     Ok(())

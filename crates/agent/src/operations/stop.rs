@@ -28,6 +28,10 @@ const KILL_TIME: Duration = Duration::from_secs(30);
 const CHECKPOINT_TIME: Duration = Duration::from_secs(3);
 
 pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, OperationError> {
+    let status = context.guard.status()?;
+    if let Some(pid) = unguarded::find(&context.data_dir(), status.postmaster) {
+        return stop_stranger(context, pid, mode).await.map(|()| Outcome::Done);
+    }
     match mode {
         StopMode::Handover => handover(context).await,
         StopMode::Fast => fast(context).await.map(|()| Outcome::Done),
@@ -48,12 +52,7 @@ async fn handover(context: &Context) -> Result<Outcome, OperationError> {
 }
 
 async fn fast(context: &Context) -> Result<(), OperationError> {
-    let data_dir = context.data_dir();
-    let status = context.guard.status()?;
-    if let Some(pid) = unguarded::find(&data_dir, status.postmaster) {
-        return stop_stranger(context, pid).await;
-    }
-    if status.postmaster.is_some() {
+    if context.guard.status()?.postmaster.is_some() {
         context.guard.signal(SIGINT)?;
     }
     if wait_empty(context, patience(context)).await? {
@@ -102,10 +101,12 @@ pub(super) async fn wait_empty(context: &Context, within: Duration) -> Result<bo
     Ok(true)
 }
 
-/// A postmaster that the guard did not start is asked to stop, first kindly, then at once.
-async fn stop_stranger(context: &Context, pid: i32) -> Result<(), OperationError> {
+/// A postmaster that the guard did not start is asked to stop, first kindly unless it must be at once. Killing it would leave its
+/// backends, which nobody else would end.
+async fn stop_stranger(context: &Context, pid: i32, mode: StopMode) -> Result<(), OperationError> {
     let data_dir = context.data_dir();
-    for (signal, within) in [(Signal::INT, patience(context)), (Signal::QUIT, QUIT_TIME * 5)] {
+    let kindly = if mode == StopMode::Kill { Duration::ZERO } else { patience(context) };
+    for (signal, within) in [(Signal::INT, kindly), (Signal::QUIT, QUIT_TIME * 5)] {
         unguarded::signal(pid, &data_dir, signal).map_err(|source| OperationError::Signal { pid, source })?;
         let begin = clock::now();
         while clock::now().since(begin) < within {
