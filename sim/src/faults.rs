@@ -276,7 +276,7 @@ impl World {
     }
 
     fn inflict_on_host(&mut self, kind: FaultKind, member: usize, lasts: Time) {
-        if !self.hosts[member].up {
+        if !self.hosts[member].up || self.hosts[member].frozen {
             return;
         }
         match kind {

@@ -80,7 +80,8 @@ impl Chronicle {
     pub(crate) fn is_operators(&self, world: &World, member: usize) -> bool {
         let postgres = &world.hosts[member].postgres;
         // Orphans are what is left of the life before.
-        let life = postgres.life - u64::from(matches!(postgres.process, Process::Dying { .. }));
-        self.tainted[member] == Some(life) || postgres.reign().is_none() || !postgres.guarded()
+        let before = postgres.life - u64::from(matches!(postgres.process, Process::Dying { .. }));
+        let tainted = self.tainted[member].is_some_and(|life| life == postgres.life || life == before);
+        tainted || postgres.reign().is_none() || !postgres.guarded()
     }
 }

@@ -27,6 +27,9 @@ impl Invariant for RejoinProven {
                         continue;
                     };
                     let known = observation.peers.get(upstream);
+                    // An answer from before this reign tells of another history.
+                    let since = decision.memory.reign_seen.map(|(_, since)| since).unwrap_or_default();
+                    let known = known.filter(|answer| answer.asked >= since);
                     let known =
                         known.filter(|answer| answer.primary && observation.now.since(answer.asked) <= KNOWN_FOR);
                     let (Some(history), Some(end)) = (known.and_then(|answer| answer.history.as_ref()), database.end)
