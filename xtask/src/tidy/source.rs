@@ -92,7 +92,9 @@ fn contains_word(line: &str, word: &str) -> bool {
 
 /// For each line, whether it belongs to a test: a file of tests, or a module under `#[cfg(test)]`.
 fn test_lines(path: &str, code: &[&str]) -> Vec<bool> {
+    // Examples are tools for measuring: like tests, they end by panicking.
     let file = path.contains("/tests/")
+        || path.contains("/examples/")
         || ["/tests.rs", "_tests.rs", "/testing.rs"].iter().any(|ending| path.ends_with(ending));
     let mut lines = vec![file; code.len()];
     for start in (0..code.len()).filter(|number| code[*number].contains("#[cfg(test)]")) {

@@ -56,6 +56,7 @@ pub(crate) fn await_that<T: std::fmt::Debug>(
             return now;
         }
         assert!(boottime() < limit, "awaited {what}; still {now:?}");
+        // waits: a short pause between two looks; the state itself gives no event
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -246,6 +247,7 @@ impl Drop for Host {
             && with_working_directory(&self.data()).is_ok_and(|left| !left.is_empty())
             && boottime() < limit
         {
+            // waits: a short pause between two looks; the state itself gives no event
             std::thread::sleep(Duration::from_millis(5));
         }
     }

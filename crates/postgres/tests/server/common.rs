@@ -234,6 +234,7 @@ impl Server {
             if last == expected {
                 return;
             }
+            // waits: a short pause between two looks; the state itself gives no event
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{sql} should give {expected}, but gives {last}\n{}", self.log());

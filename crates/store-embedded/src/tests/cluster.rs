@@ -133,6 +133,7 @@ pub(super) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
             return found;
         }
         assert!(tokio::time::Instant::now() < end, "waited {DEADLINE:?} in vain for {what}");
+        // waits: a short pause between two looks; the state itself gives no event
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -205,6 +205,7 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let delay = self.disk.locked().delay;
+        // waits: this is how long the slow disk takes
         std::thread::sleep(delay);
         let mut state = self.disk.alive()?;
         if state.failing {

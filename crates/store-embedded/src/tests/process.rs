@@ -77,6 +77,7 @@ pub(super) async fn child_store() -> Option<Arc<EmbeddedStore>> {
     // Not even a killed test leaves a process behind.
     std::thread::spawn(move || {
         while getppid() == parent {
+            // waits: the end of the parent gives no event here
             std::thread::sleep(Duration::from_millis(100));
         }
         std::process::exit(1);
