@@ -2,7 +2,7 @@
 //! store's history choose no primary as long as one of them is missing.
 
 use pgbaton_testkit::Cluster;
-use pgbaton_testkit::cluster::Part;
+use pgbaton_testkit::cluster::{Part, ServerState};
 
 use super::formation::{listens, with_rows};
 use super::{LIMIT, healthy, wait_for_value};
@@ -44,7 +44,7 @@ fn no_database_is_made(cluster: &Cluster, reason: &str) {
         .awaiting("the end of every recorded lease", LIMIT, || {
             assert!(!cluster.data_dir(2).join("global/pg_control").exists(), "initdb beside data; {reason}");
             let states = cluster.states()?;
-            assert!(!states.iter().any(|state| state.is_primary()), "{states:?}; {reason}");
+            assert!(!states.iter().any(ServerState::is_primary), "{states:?}; {reason}");
             assert!(cluster.is_running(1)? && cluster.is_running(2)?, "a member ended");
             let over = pgbaton_testkit::clock::now().reached(until);
             Ok(if over { Ok(()) } else { Err("not yet".to_owned()) })
