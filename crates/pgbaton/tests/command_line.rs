@@ -1,4 +1,5 @@
 //! The command line as an operator meets it: the real binary, its words and its exit codes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

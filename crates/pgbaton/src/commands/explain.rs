@@ -92,12 +92,12 @@ fn text(shown: &Shown) -> String {
     }
     for entry in &explain.would_lead {
         let loss = match entry.loss_bytes {
-            Some(bytes) => format!("losing {bytes} bytes of what was published"),
+            Some(bytes) => format!("{bytes} bytes behind the leader when both last said where they are"),
             None => "its position is not known".to_owned(),
         };
         let name = &entry.member;
         line(if entry.eligible {
-            format!("  {name} may lead, {loss}")
+            format!("  {name} may lead; {loss}")
         } else {
             format!("  {name} may not lead: {}", entry.reasons.join("; "))
         });
@@ -144,7 +144,7 @@ mod tests {
                 * leader      taken: it holds the lease
                 ! switchover  blocked: b does not stream
               if the leader were gone:
-                b may lead, losing 0 bytes of what was published
+                b may lead; 0 bytes behind the leader when both last said where they are
                 c may not lead: it has the tag nofailover"]]
         .assert_eq(&text(&shown));
     }

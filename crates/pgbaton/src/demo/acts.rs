@@ -49,7 +49,7 @@ pub(super) async fn play(place: &Place, screen: &mut Screen<'_>, exit: bool) -> 
     switch_over(&mut cluster, &writer, second, first, screen, &mut broken).await?;
     check_rows(&mut cluster, writer, screen, &mut broken).await?;
     if !exit {
-        leave(&cluster, first, screen).await?;
+        leave(&cluster, first, screen)?;
     }
     if broken.is_empty() { Ok(()) } else { Err(Failure::text(format!("promises were broken: {}", broken.join("; ")))) }
 }
@@ -244,7 +244,7 @@ async fn check_rows(
 }
 
 /// How to play with what is left running.
-async fn leave(cluster: &Cluster, leader: usize, screen: &mut Screen<'_>) -> Result<(), Failure> {
+fn leave(cluster: &Cluster, leader: usize, screen: &mut Screen<'_>) -> Result<(), Failure> {
     screen.act("The cluster stays up. To play with it")?;
     let program = cluster.program().display();
     let port = cluster.members[leader].postgres.port();

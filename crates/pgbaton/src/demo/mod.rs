@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Where the members keep their files; a new directory [default: pgbaton-demo-UID below TMPDIR]
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
-    /// Clean up at the end instead of leaving the cluster running [env: DEMO_EXIT=1]
+    /// Clean up at the end instead of leaving the cluster running; the variable `DEMO_EXIT=1` does the same
     #[arg(long)]
     exit: bool,
 }
@@ -71,11 +71,17 @@ pub(crate) fn run(options: &Options, out: &mut Out) -> Result<(), Failure> {
             crate::complain(&Cluster::last_words(&place));
         }
         place.clear()?;
+        reap();
         if exit && outcome.is_ok() {
             screen.out().line("\nThe cluster is stopped and its files are removed.")?;
         }
     }
     outcome
+}
+
+/// Takes the members' dead guards, which are children of this process, off the system's list.
+fn reap() {
+    while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
 }
 
 /// Waits for Ctrl-C or another wish that this end.
