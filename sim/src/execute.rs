@@ -75,10 +75,10 @@ impl World {
                 }
             }
             Action::PrepareCandidate { candidate, epoch } => {
-                self.ask_named(member, candidate, Question::Prepare(*epoch))
+                self.ask_named(member, candidate, Question::Prepare(*epoch));
             }
             Action::AskProof { candidate, checkpoint } => {
-                self.ask_named(member, candidate, Question::Proof(*checkpoint))
+                self.ask_named(member, candidate, Question::Proof(*checkpoint));
             }
             Action::SetSlots { .. } => {}
             Action::Exit { .. } => self.agent_exits(member),

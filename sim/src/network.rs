@@ -88,7 +88,7 @@ impl Network {
     }
 
     /// How long a message between peers takes.
-    pub(crate) fn peer_delay(&self, rng: &mut Rng) -> Time {
+    pub(crate) fn peer_delay(rng: &mut Rng) -> Time {
         rng.within(MILLISECOND / 5..4 * MILLISECOND)
     }
 

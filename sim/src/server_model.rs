@@ -197,10 +197,11 @@ impl World {
         for other in 0..self.scenario.members {
             let postgres = &mut self.hosts[other].postgres;
             let life = postgres.life;
-            if let Some(running) = postgres.running_mut().filter(|running| running.upstream == Some(member)) {
-                if std::mem::replace(&mut running.streaming, false) {
-                    self.after(RETRY_INTERVAL, Event::Connect { member: other, life });
-                }
+            let Some(running) = postgres.running_mut().filter(|running| running.upstream == Some(member)) else {
+                continue;
+            };
+            if std::mem::replace(&mut running.streaming, false) {
+                self.after(RETRY_INTERVAL, Event::Connect { member: other, life });
             }
         }
     }

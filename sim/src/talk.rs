@@ -10,7 +10,7 @@ use pgbaton_types::{BootTime, Epoch, Revision};
 use crate::event::{Event, Purpose, Question};
 use crate::host::Held;
 use crate::invariants::Moment;
-use crate::network::Traffic;
+use crate::network::{Network, Traffic};
 use crate::postgres_model::Role;
 use crate::store_model::{Answer, Request};
 use crate::time::{MILLISECOND, nanos};
@@ -121,8 +121,10 @@ impl World {
                 self.hosts[member].agent.ready = true;
                 self.wake_agent(member);
             }
-            (Purpose::Renew, answer) => self.renewed(member, sent, answer),
-            (Purpose::Acquire { lease, ttl_ms }, answer) => self.acquired(member, sent, LeaseId(lease), ttl_ms, answer),
+            (Purpose::Renew, answer) => self.renewed(member, sent, answer.as_ref()),
+            (Purpose::Acquire { lease, ttl_ms }, answer) => {
+                self.acquired(member, sent, LeaseId(lease), ttl_ms, answer.as_ref());
+            }
             (Purpose::Release | Purpose::Awaited, _) => {
                 agent.awaiting = false;
                 self.agent_poll(member, life);
@@ -132,13 +134,14 @@ impl World {
         }
     }
 
-    fn renewed(&mut self, member: usize, sent: BootTime, answer: Option<Answer>) {
+    fn renewed(&mut self, member: usize, sent: BootTime, answer: Option<&Answer>) {
         let now = self.now;
         let host = &mut self.hosts[member];
         host.agent.renewing = false;
         let Some(held) = &mut host.agent.lease else { return };
         match answer {
             Some(Answer::Renewed(Some(granted))) => {
+                let granted = *granted;
                 let times = RenewalTimes { sent, answered: host.clock.read(now) };
                 let until = deadline(times, granted, &host.agent.settings);
                 held.lease.granted = granted;
@@ -159,7 +162,7 @@ impl World {
         }
     }
 
-    fn acquired(&mut self, member: usize, sent: BootTime, id: LeaseId, ttl_ms: u64, answer: Option<Answer>) {
+    fn acquired(&mut self, member: usize, sent: BootTime, id: LeaseId, ttl_ms: u64, answer: Option<&Answer>) {
         let now = self.now;
         let host = &mut self.hosts[member];
         host.agent.awaiting = false;
@@ -168,6 +171,7 @@ impl World {
             let granted = Duration::from_millis(ttl_ms);
             let times = RenewalTimes { sent, answered: host.clock.read(now) };
             let until = deadline(times, granted, &host.agent.settings);
+            let (epoch, created) = (*epoch, *created);
             let held = Held { lease: Lease { epoch, created, granted, deadline: until }, id };
             host.agent.lease = Some(held);
             host.agent.renew = true;
@@ -200,7 +204,7 @@ impl World {
         let host = &self.hosts[member];
         let (life, asked) = (host.agent.life, host.clock.read(self.now));
         if self.network.reaches(member, to, Traffic::Peers) && !self.network.loses(&mut self.rng) {
-            let delay = self.network.peer_delay(&mut self.rng);
+            let delay = Network::peer_delay(&mut self.rng);
             self.after(delay, Event::Ask { from: member, life, to, asked, question });
         }
     }
@@ -223,7 +227,7 @@ impl World {
             Question::Proof(checkpoint) => host.agent.proof_asked = Some(checkpoint),
         }
         let answer = Box::new(self.peer_answer(to, asked));
-        let delay = self.network.peer_delay(&mut self.rng) + MILLISECOND;
+        let delay = Network::peer_delay(&mut self.rng) + MILLISECOND;
         if self.network.reaches(from, to, Traffic::Peers) && !self.network.loses(&mut self.rng) {
             self.after(delay, Event::Told { to: from, life, from: to, answer });
         }

@@ -213,12 +213,6 @@ impl World {
         self.monitor.as_deref()
     }
 
-    /// Puts a monitor in place. Only for tests of the invariants.
-    #[cfg(test)]
-    pub(crate) fn monitor_mut(&mut self) -> &mut Monitor {
-        self.monitor.as_mut().unwrap()
-    }
-
     /// A member by its name.
     pub(crate) fn index_of(&self, name: &MemberName) -> Option<usize> {
         self.names.iter().position(|other| other == name)

@@ -25,7 +25,6 @@ impl Invariant for NoFlapping {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Stage;
-    use super::*;
     use crate::liveness::Healing;
 
     #[test]

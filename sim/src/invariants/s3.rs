@@ -17,7 +17,8 @@ impl Invariant for BoundedLoss {
             request.candidate.as_ref() == Some(&world.names[*member])
                 && (request.handed_over || request.leader.is_none())
         });
-        if named || host.postgres.accepts_writes() {
+        // A directory that was lost while the request was on its way is another matter.
+        if named || host.postgres.accepts_writes() || host.postgres.data.is_none() {
             return Ok(());
         }
         let lag = cluster.position.bytes_ahead_of(host.postgres.end());
