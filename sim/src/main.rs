@@ -117,6 +117,7 @@ fn as_json(outcome: &Outcome) -> serde_json::Value {
 }
 
 fn many(options: &Options, bug: Option<Bug>, out: &mut impl Write) -> io::Result<ExitCode> {
+    #[allow(clippy::disallowed_methods, reason = "the time that people wait, not a lease's")]
     let began = Instant::now();
     let last = options.from.saturating_add(options.seeds);
     let sweep = Sweep::new(options.from, last, bug, io::stderr().is_terminal());
@@ -128,13 +129,13 @@ fn many(options: &Options, bug: Option<Bug>, out: &mut impl Write) -> io::Result
     let seconds = began.elapsed().as_secs_f64();
     let runs = sweep.runs.load(Ordering::Relaxed);
     let hours = sweep.simulated_seconds.load(Ordering::Relaxed) as f64 / 3600.0;
-    let speed = runs as f64 / seconds.max(0.001);
+    let per_second = runs as f64 / seconds.max(0.001);
     let failed = sweep.failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(seed) = failed else {
         match options.format {
             Format::Pretty => writeln!(
                 out,
-                "{runs} seeds from {}: every invariant held; {seconds:.1} s, {speed:.0} seeds/s, {hours:.0} simulated hours",
+                "{runs} seeds from {}: every invariant held; {seconds:.1} s, {per_second:.0} seeds/s, {hours:.0} simulated hours",
                 options.from
             )?,
             Format::Json => writeln!(

@@ -275,6 +275,10 @@ impl World {
             _ => self.damage.clones_fail,
         };
         if !up || !reachable || fails {
+            // Every other rewind that fails does so while it looks, before it touches anything.
+            if work == Work::Rewind && self.rng.chance(500) {
+                self.hosts[member].postgres.incomplete = None;
+            }
             return self.operation_end(member, Outcome::Failed(format!("{from} went away")));
         }
         let Some(copied) = other.postgres.data.clone() else { return };

@@ -83,7 +83,12 @@ impl World {
                 let due = self.now + self.rng.within(SECOND..15 * SECOND);
                 self.ask_handover(holder, Some(member), Some(due));
             }
-            OperatorKind::Failover => self.ask_handover(None, Some(member), None),
+            OperatorKind::Failover => {
+                // Whoever led last is the first that comes to mind.
+                let last = self.monitor().and_then(|monitor| monitor.past().last_grant()).map(|grant| grant.member);
+                let named = last.filter(|_| holder.is_none()).unwrap_or(member);
+                self.ask_handover(None, Some(named), None);
+            }
             OperatorKind::Pause => {
                 self.set_paused(true);
                 let wait = self.rng.within(3..30) * SECOND;

@@ -36,7 +36,8 @@ mod tests {
     #[test]
     fn fires_when_no_step_settles_the_matter() {
         let mut stage = Stage::new();
-        let seen = stage.world.observe(0);
+        let mut seen = stage.world.observe(0);
+        seen.store.as_of = Some(seen.now);
         let memory = seen.memory.clone();
         let decision = Decision {
             actions: Vec::new(),

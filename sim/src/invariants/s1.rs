@@ -1,4 +1,5 @@
-use pgbaton_core::observation::Work;
+use pgbaton_core::observation::{Answer, Observation, Server, Work};
+use pgbaton_core::{Action, Decision, OperationKind};
 
 use super::{Chronicle, Invariant, Moment, name};
 use crate::world::World;
@@ -30,6 +31,9 @@ impl Invariant for OnePrimary {
     fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
         match moment {
             Moment::Promoted { member, .. } => self.fresh[*member] = Some(world.hosts[*member].postgres.life),
+            Moment::Decided { member, observation, decision } => {
+                return loss_is_delivered(world, past, *member, observation, decision);
+            }
             Moment::Changed | Moment::Granted { .. } | Moment::Acknowledged { .. } => {}
             _ => return Ok(()),
         }
@@ -70,6 +74,31 @@ impl Invariant for OnePrimary {
         }
         Ok(())
     }
+}
+
+/// A holder that has read that its key is gone stops its server at once: the deadline is the last line, not the first.
+fn loss_is_delivered(
+    world: &World,
+    past: &Chronicle,
+    member: usize,
+    observation: &Observation,
+    decision: &Decision,
+) -> Result<(), String> {
+    let host = &world.hosts[member];
+    let (Some(lease), Some(as_of)) = (observation.lease, observation.store.as_of) else { return Ok(()) };
+    let serves = matches!(observation.local.server, Server::Running { answer: Answer::Primary(_), .. });
+    let granted = past.grants.iter().rev().find(|grant| grant.member == member && grant.epoch == lease.epoch);
+    let newer =
+        granted.is_some_and(|grant| as_of > host.clock.read(grant.at)) && observation.store.revision >= lease.created;
+    let leader = observation.store.cluster.leader.as_ref();
+    let ours = leader.is_some_and(|leader| leader.member == observation.me && leader.created == lease.created);
+    let stops = |kind: &OperationKind| matches!(kind, OperationKind::Stop { .. });
+    let stopping = observation.operation.as_ref().is_some_and(|operation| stops(&operation.kind))
+        || decision.actions.iter().any(|action| matches!(action, Action::Begin(kind) if stops(kind)));
+    if !serves || !newer || ours || stopping || host.agent.settings.paused {
+        return Ok(());
+    }
+    Err(format!("{} has read that its lease of {} is gone and goes on", name(world, member), lease.epoch))
 }
 
 #[cfg(test)]

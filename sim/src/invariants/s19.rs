@@ -67,7 +67,7 @@ mod tests {
             unfit: None,
             wake_at: BootTime(0),
             memory: stage.world.hosts[0].agent.memory.clone(),
-            report: vec![Finding { step: Step::Leader, verdict: Verdict::Blocked("waits".to_owned()) }],
+            report: vec![Finding { step: Step::Leader, verdict: Verdict::Blocked("waits for nothing".to_owned()) }],
         };
         let seen = stage.world.observe(0);
         let (first, second) = (decision(&stage), decision(&stage));

@@ -1,10 +1,13 @@
+use pgbaton_core::observation::{Directory, Work};
 use pgbaton_core::{Action, OperationKind};
 
 use super::{Chronicle, Invariant, Moment, name};
+use crate::postgres_model::Role;
 use crate::world::World;
 
 /// **S5**: a server is promoted or started as a primary only while its member really holds the lease of that reign in the
-/// store, and its first write finds the guard armed with that reign.
+/// store, and its first write finds the guard armed with that reign; and nobody takes a lease whose old primary is not
+/// demoted yet.
 ///
 /// The gate is where a late decision would become a second primary.
 #[derive(Debug)]
@@ -44,6 +47,22 @@ impl Invariant for PromotionGate {
     fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
         match moment {
             Moment::Changed => self.first_write(world, past),
+            Moment::Decided { member, observation, decision } => {
+                let takes = decision.actions.iter().any(|action| matches!(action, Action::AcquireLease { .. }));
+                let host = &world.hosts[*member];
+                let standby = matches!(host.postgres.role(), None | Some(Role::Standby | Role::Promoting));
+                let making = observation.local.directory == Directory::Incomplete { work: Work::Bootstrap };
+                let strange = host.postgres.reign().is_none();
+                if !takes
+                    || making
+                    || strange
+                    || host.agent.settings.paused
+                    || standby && !host.postgres.accepts_writes()
+                {
+                    return Ok(());
+                }
+                Err(format!("{} takes the lease before its old primary is demoted", name(world, *member)))
+            }
             Moment::Executing {
                 member,
                 action: Action::Begin(OperationKind::Promote { epoch, .. } | OperationKind::StartPrimary { epoch }),
