@@ -4,7 +4,7 @@ use crate::memory::Proven;
 use crate::observation::{Answer, Observation, Server};
 use crate::plan::{Flow, Plan};
 use crate::settings::Settings;
-use crate::steps::{demotion, follower, leader, operation, order, pause, race, terminate};
+use crate::steps::{demotion, follower, identity, leader, operation, order, pause, race, terminate};
 
 /// Decides what this member does now. Pure: no I/O, no clock, no randomness.
 ///
@@ -14,12 +14,13 @@ pub fn decide(settings: &Settings, observation: &Observation) -> Decision {
     remember(&mut plan);
     plan.unfit = unfit(settings, observation);
     arm(&mut plan);
-    let steps: [fn(&mut Plan<'_>) -> Flow; 8] = [
+    let steps: [fn(&mut Plan<'_>) -> Flow; 9] = [
         demotion::step,
         operation::step,
         terminate::step,
         pause::step,
         order::step,
+        identity::step,
         leader::step,
         follower::step,
         race::step,

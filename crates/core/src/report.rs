@@ -24,6 +24,8 @@ pub enum Step {
     Pause,
     /// An operator's restart or re-initialisation of this member.
     Order,
+    /// Data that belongs to another cluster.
+    Identity,
     /// Making a new cluster.
     Bootstrap,
     /// Holding the lease.
@@ -58,6 +60,7 @@ impl Step {
             Self::Operation => "operation",
             Self::Pause => "pause",
             Self::Order => "order",
+            Self::Identity => "identity",
             Self::Bootstrap => "bootstrap",
             Self::Leader => "leader",
             Self::Switchover => "switchover",

@@ -3,6 +3,7 @@
 pub(crate) mod bootstrap;
 pub(crate) mod demotion;
 pub(crate) mod follower;
+pub(crate) mod identity;
 pub(crate) mod leader;
 pub(crate) mod operation;
 pub(crate) mod order;

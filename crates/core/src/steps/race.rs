@@ -44,6 +44,11 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     if !matches!(seen.local.server, Server::Running { .. }) {
         return follower::without_leader(plan);
     }
+    let named =
+        seen.store.cluster.failover.as_ref().is_some_and(|request| request.candidate.as_ref() == Some(&seen.me));
+    if settings.paused && !named {
+        return plan.blocked(Step::Race, "paused: does not lead unless an operator names it");
+    }
     if let Some(why) = plan.unfit.clone().filter(|_| !manual(seen)) {
         plan.memory.race = None;
         return plan.blocked(Step::Race, format!("does not lead: {why}"));

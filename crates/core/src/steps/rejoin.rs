@@ -7,7 +7,7 @@ use pgbaton_types::{Divergence, Lsn, TimelineHistory};
 
 use crate::bugs::Bug;
 use crate::decision::{Action, OperationKind, QuarantineReason};
-use crate::observation::{ControlState, Database, Initialize, LeaderKey, Outcome, PeerAnswer};
+use crate::observation::{ControlState, Database, LeaderKey, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::follower::leader_is_up;
@@ -19,16 +19,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) fn step(plan: &mut Plan<'_>, leader: &LeaderKey, database: &Database) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
-    if let Initialize::Done(system_id) = seen.store.cluster.initialize
-        && system_id != database.system_id
-    {
-        let why = format!(
-            "the data directory belongs to the cluster {}, this cluster is {system_id}: move it away or correct `data_dir` or `scope`",
-            database.system_id
-        );
-        plan.act(Action::Exit { code: 1, why: why.clone() });
-        return plan.blocked(Step::Rejoin, why);
-    }
     if settings.bugs.has(Bug::Repmgr766) && matches!(database.state, ControlState::InProduction) {
         plan.begin(OperationKind::StartPrimary { epoch: plan.memory.promised });
         return plan.taken(Step::Rejoin, "starts the server as it was");
