@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use pgbaton_core::Settings;
 use pgbaton_guard::client::{Client as Guard, ClientError};
 use pgbaton_postgres::{HostPort, Recovery, ServerSignal, ServerSpec, SignalError, Upstream};
 use pgbaton_store::Store;
-use pgbaton_types::{BootTime, Epoch, MemberName};
+use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
 use tokio::sync::mpsc;
 
 use crate::event::Event;
@@ -42,6 +43,7 @@ pub(crate) struct Context {
     config: RwLock<Arc<Config>>,
     recovery: Mutex<Following>,
     progress: Mutex<Option<(u64, u64)>>,
+    timeline: AtomicU32,
 }
 
 /// Both configurations, and what follows from them.
@@ -114,6 +116,7 @@ impl Context {
             config: RwLock::new(Arc::new(config)),
             recovery: Mutex::new(following),
             progress: Mutex::new(None),
+            timeline: AtomicU32::new(0),
         }
     }
 
@@ -201,6 +204,16 @@ impl Context {
     pub(crate) fn server_address(&self, member: &MemberName) -> Option<HostPort> {
         let (host, port) = keys::record(&self.view.keys(), member)?.host_port()?;
         Some(HostPort::new(host, port))
+    }
+
+    /// The timeline that the server was on at the last look; none before the first.
+    pub(crate) fn timeline(&self) -> Option<TimelineId> {
+        Some(self.timeline.load(Ordering::SeqCst)).filter(|number| *number > 0).map(TimelineId)
+    }
+
+    /// Notes the timeline that the server is on.
+    pub(crate) fn set_timeline(&self, timeline: TimelineId) {
+        self.timeline.store(timeline.0, Ordering::SeqCst);
     }
 
     /// How far a base backup is.

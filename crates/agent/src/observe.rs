@@ -218,6 +218,7 @@ impl Observer {
 
     fn answer(&mut self, context: &Context, sample: &Sample) -> Result<Answer, String> {
         let history = self.history(self.timeline(sample)?)?;
+        context.set_timeline(history.timeline());
         Ok(match &sample.role {
             SampledRole::Primary { timeline, flushed, .. } => {
                 let control = ControlFile::read(&self.spec.data_dir).map_err(|error| chain(&error))?;

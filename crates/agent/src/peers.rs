@@ -1,6 +1,7 @@
 //! Asking other members, over their REST API. Nobody waits for an answer: it comes as an event, or it does not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgbaton_api::{
@@ -47,6 +48,8 @@ enum PeerError {
 pub(crate) struct Peers {
     context: Arc<Context>,
     client: HttpClient,
+    /// A candidate is being asked to make itself ready: the question is not asked twice at once.
+    preparing: Arc<AtomicBool>,
 }
 
 impl Peers {
@@ -56,7 +59,7 @@ impl Peers {
         let client = local.peer_credentials.as_ref().and_then(|credentials| {
             plain.clone().with_basic_auth(&credentials.username, credentials.password.reveal())
         });
-        Self { context, client: client.unwrap_or(plain) }
+        Self { context, client: client.unwrap_or(plain), preparing: Arc::default() }
     }
 
     /// Asks where a member stands.
@@ -71,6 +74,9 @@ impl Peers {
 
     /// Asks the candidate to make itself ready, and then where it stands.
     pub(crate) fn ask_prepare(&self, candidate: MemberName, epoch: Epoch) {
+        if self.preparing.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let peers = self.clone();
         self.context.services.spawn(async move {
             let request = PrepareRequest {
@@ -87,6 +93,7 @@ impl Peers {
                 Ok(PrepareReply { reason, .. }) => Err(PeerError::Refused(reason.unwrap_or_default())),
                 Err(error) => Err(error),
             };
+            peers.preparing.store(false, Ordering::SeqCst);
             peers.report_position(candidate, asked, answer);
         });
     }

@@ -1,13 +1,13 @@
 //! Answering other members. Where this member stands is looked at anew for each question.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgbaton_api::{PeerHost, Position, PrepareReply, PrepareRequest, Proof, ProveRequest};
 use pgbaton_core::Observation;
 use pgbaton_core::observation::{Answer, Directory, Server, StandbyStatus};
-use pgbaton_postgres::{LocalClient, Possession, ServerSignal, SqlError, holds, write_config};
+use pgbaton_postgres::{LocalClient, Possession, ServerSignal, ServerSpec, SqlError, holds, write_config};
 use pgbaton_store::BoxFuture;
 use pgbaton_types::{Epoch, Lsn};
 use tokio::sync::oneshot;
@@ -35,11 +35,30 @@ const VERSION_RELOADS_RESTORE: u32 = 140_000;
 /// Answers for this member.
 pub(crate) struct PeerService {
     context: Arc<Context>,
+    /// The connection that a preparation made, kept for the proof: while nobody can write, none is made anew.
+    kept: Mutex<Option<Connected>>,
+}
+
+/// A connection with the configuration that it was made by.
+struct Connected {
+    spec: Arc<ServerSpec>,
+    client: LocalClient,
 }
 
 impl PeerService {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context }
+        Self { context, kept: Mutex::new(None) }
+    }
+
+    /// The kept connection; another one while somebody uses it, or when the configuration has changed.
+    fn connected(&self) -> Connected {
+        let spec = self.context.spec();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.filter(|kept| kept.spec == spec).unwrap_or_else(|| Connected { client: observe::client(&spec), spec })
+    }
+
+    fn keep(&self, connected: Connected) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected);
     }
 
     async fn look(&self) -> Option<Looked> {
@@ -103,8 +122,10 @@ impl PeerService {
         if leads.as_deref() != Some(request.holder.as_str()) {
             return Err(format!("{} does not lead as this member sees it", request.holder));
         }
-        let mut client = observe::client(&self.context.spec());
-        self.set_ready(&mut client, request.epoch).await.map_err(|error| chain(&error))
+        let mut connected = self.connected();
+        let result = self.set_ready(&mut connected.client, request.epoch).await.map_err(|error| chain(&error));
+        self.keep(connected);
+        result
     }
 
     async fn set_ready(&self, client: &mut LocalClient, epoch: Epoch) -> Result<(), OperationError> {
@@ -134,9 +155,15 @@ impl PeerService {
         if let Err(reason) = self.check_meant(&request.scope, &request.candidate) {
             return (Lsn::INVALID, Err(reason));
         }
+        let mut connected = self.connected();
+        let answer = self.await_record(request, &mut connected.client).await;
+        self.keep(connected);
+        answer
+    }
+
+    async fn await_record(&self, request: &ProveRequest, client: &mut LocalClient) -> (Lsn, Result<(), String>) {
         let (spec, begin) = (self.context.spec(), clock::now());
         let wait = Duration::from_millis(request.wait_ms).min(WAIT_MAX);
-        let mut client = observe::client(&spec);
         let mut received = Lsn::INVALID;
         loop {
             let mut last = match client.sample().await {

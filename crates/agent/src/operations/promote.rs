@@ -25,7 +25,11 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(600);
 pub(super) async fn promote(context: &Arc<Context>, timeline: TimelineId) -> Result<(), OperationError> {
     let spec = context.spec();
     let mut client = observe::client(&spec);
-    let own = client.sample().await?.timeline();
+    // As seen by the decision that this follows: a connection of its own would cost time that nobody can write in.
+    let own = match context.timeline() {
+        Some(own) => own,
+        None => client.sample().await?.timeline(),
+    };
     install_placeholders(&spec.data_dir, own, timeline)?;
     let promoted = pgbaton_postgres::promote(&spec, &mut client, context.signaller(), spec.pg_ctl_timeout).await;
     let promoted = match promoted {
