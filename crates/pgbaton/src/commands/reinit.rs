@@ -9,7 +9,7 @@ use crate::commands::{list, select};
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// Time between two looks at a copy that is being made.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// `reinit`.
 pub(crate) async fn run(members: &Members, options: &Reinit, format: Format, out: &mut Out) -> Result<(), Failure> {
@@ -32,6 +32,7 @@ pub(crate) async fn run(members: &Members, options: &Reinit, format: Format, out
         let question = format!("Are you sure you want to reinitialize members {}?", select::names_of(&chosen));
         confirm(out, &question, "Aborted reinitialize")?;
     }
+    let before = started(members, &chosen).await;
     let body = json!({"force": options.force, "from_leader": options.from_leader});
     let mut failed = false;
     for member in &chosen {
@@ -57,21 +58,42 @@ pub(crate) async fn run(members: &Members, options: &Reinit, format: Format, out
     if failed {
         return Err(Failure::Said);
     }
-    if options.wait { wait(members, &chosen, format, out).await } else { Ok(()) }
+    if options.wait { wait(members, &chosen, &before, format, out).await } else { Ok(()) }
 }
 
-/// Waits until each copy runs. Making it can take hours, so only the operator limits it.
-async fn wait(members: &Members, chosen: &[&MemberView], format: Format, out: &mut Out) -> Result<(), Failure> {
+/// When each server was started; null where it does not answer.
+async fn started(members: &Members, chosen: &[&MemberView]) -> Vec<Value> {
+    let mut times = Vec::new();
+    for member in chosen {
+        times.push(status(members, member).await.get("postmaster_start_time").cloned().unwrap_or_default());
+    }
+    times
+}
+
+async fn status(members: &Members, member: &MemberView) -> Value {
+    // A member that does not answer now is asked again.
+    members.get(member.base_url(), "/patroni").await.unwrap_or_default()
+}
+
+/// Waits until on each member another server runs than before. Making a copy can take hours, so only the operator limits it.
+async fn wait(
+    members: &Members,
+    chosen: &[&MemberView],
+    before: &[Value],
+    format: Format,
+    out: &mut Out,
+) -> Result<(), Failure> {
     if format == Format::Pretty {
         out.line(&format!("Waiting for reinitialize to complete on: {}", select::names_of(chosen)))?;
     }
-    for member in chosen {
+    for (member, before) in chosen.iter().zip(before) {
         loop {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            let status = members.get(member.base_url(), "/patroni").await.unwrap_or_default();
-            if status.get("state").and_then(Value::as_str) == Some("running") {
+            let status = status(members, member).await;
+            let another = status.get("postmaster_start_time").is_some_and(|started| started != before);
+            if another && status.get("state").and_then(Value::as_str) == Some("running") {
                 break;
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         if format == Format::Pretty {
             out.line(&format!("Reinitialize is completed on: {}", member.name))?;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::member::{Member, PASSWORD, SUPERUSER};
 use super::place::Place;
-use super::tree::{Identity, Killed, kill_at_once};
+use super::tree::{Identity, Killed, freeze_sessions, kill_at_once};
 use crate::cli::{ClusterView, Failure};
 
 /// How long a member may take to say how things are; most of it is the store's, which elects when a voter is gone.
@@ -56,10 +56,13 @@ impl Cluster {
         self.place.record(&running)
     }
 
-    /// Kills everything that a member consists of, at once.
-    pub(super) fn kill(&mut self, member: usize) -> Result<Killed, Failure> {
+    /// Kills everything that a member consists of, at once; its clients' sessions are frozen that much earlier.
+    pub(super) async fn kill(&mut self, member: usize, earlier: Duration) -> Result<Killed, Failure> {
         let gone = || Failure::text("the member to be killed does not run");
-        let killed = kill_at_once(self.members[member].identity().ok_or_else(gone)?);
+        let root = self.members[member].identity().ok_or_else(gone)?;
+        freeze_sessions(root);
+        tokio::time::sleep(earlier).await;
+        let killed = kill_at_once(root);
         self.members[member].reap()?;
         Ok(killed)
     }

@@ -35,6 +35,23 @@ impl Identity {
     }
 }
 
+/// Freezes the sessions of clients in the tree below a process: they acknowledge nothing any more, while what was acknowledged
+/// is still sent to the standbys.
+pub(super) fn freeze_sessions(root: Identity) {
+    for pid in below(root) {
+        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if is_session(&String::from_utf8_lossy(&title)) {
+            send(pid, Signal::STOP);
+        }
+    }
+}
+
+/// Whether the title of a process is a client's over TCP: "postgres: CLUSTER: USER DATABASE ADDRESS(PORT) ..." (PostgreSQL
+/// documentation, "Standard Unix Tools").
+fn is_session(title: &str) -> bool {
+    title.starts_with("postgres: ") && title.contains("127.0.0.1(") && !title.contains(": walsender ")
+}
+
 /// What was killed, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Killed {
@@ -121,6 +138,19 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn sessions_are_told_from_senders_by_their_titles() {
+        assert!(is_session("postgres: demo: postgres postgres 127.0.0.1(40112) idle"));
+        for title in [
+            "postgres: demo: walsender replicator 127.0.0.1(40110) streaming 0/3000148",
+            "postgres: demo: checkpointer ",
+            "postgres: demo: postgres postgres [local] idle",
+            "/usr/lib/postgresql/15/bin/postgres -D data",
+        ] {
+            assert!(!is_session(title), "{title}");
+        }
+    }
 
     #[test]
     fn a_tree_is_killed_as_a_whole() {
