@@ -74,7 +74,7 @@ fn quarantine(world: &World, past: &Chronicle, member: usize, why: QuarantineRea
                 (Some(leader), Some(own)) if leader.system_id == own.system_id && leader.wal.holds_all_of(&own.wal) => {
                     Err("it has not diverged".to_owned())
                 }
-                (None, _) => Err("the leader has no data".to_owned()),
+                (None, _) if !past.directory_lost => Err("the leader has no data".to_owned()),
                 _ => Ok(()),
             }
         }
