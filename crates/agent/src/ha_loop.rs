@@ -1,6 +1,8 @@
 //! The loop: observe, decide, execute, again at each event. The only place that changes what is remembered.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use pgbaton_core::observation::{
 };
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::EXIT_CONFIGURATION;
-use pgbaton_types::{BootTime, Epoch, MemberName};
+use pgbaton_postgres::NewerGoodCopy;
+use pgbaton_types::{BootTime, Epoch, MemberName, SystemId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -72,6 +75,7 @@ pub(crate) struct HaLoop {
     next_operation: u64,
     ready: bool,
     name_taken: Option<String>,
+    put_away: bool,
 }
 
 /// What the loop is made of.
@@ -114,6 +118,7 @@ impl HaLoop {
             next_operation: 1,
             ready: false,
             name_taken: None,
+            put_away: false,
         }
     }
 
@@ -406,6 +411,13 @@ impl HaLoop {
             self.settings.end_preparation(&self.context, seen);
             self.settings.follow_address(&self.context);
         }
+        if self.put_away
+            && matches!(&seen.local.server, Server::Running { answer: Answer::Standby(standby), .. } if standby.streaming)
+            && let Directory::Database(database) = &seen.local.directory
+        {
+            self.put_away = false;
+            prune(self.context.data_dir(), database.system_id, &self.context.services);
+        }
     }
 
     pub(crate) fn begin(&mut self, kind: OperationKind) {
@@ -428,6 +440,7 @@ impl HaLoop {
             Outcome::Done | Outcome::ShutDown(_) => tracing::info!(operation = %kind, "done"),
         }
         self.order_progress(&kind, &outcome);
+        self.put_away |= matches!((&kind, &outcome), (OperationKind::Quarantine { .. }, Outcome::Done));
         self.finished = Some(Finished { kind, at: clock::now(), outcome });
     }
 
@@ -465,6 +478,17 @@ impl HaLoop {
     pub(crate) fn settings_mut(&mut self) -> &mut SettingsKeeper {
         &mut self.settings
     }
+}
+
+/// Keeps the newest of the directories that were put away: a newer good copy runs.
+fn prune(data_dir: PathBuf, system_id: SystemId, services: &tokio::runtime::Handle) {
+    services.spawn_blocking(move || {
+        match pgbaton_postgres::prune_quarantine(&data_dir, NonZeroUsize::MIN, NewerGoodCopy { system_id }) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(?removed, "removed directories that were put away earlier"),
+            Err(error) => tracing::warn!(error = %chain(&error), "what was put away earlier was not removed"),
+        }
+    });
 }
 
 fn writes_keys(action: &Action) -> bool {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use pgbaton_api::layout::MemberRecord;
 use pgbaton_api::{Eligibility, Explain, ExplainedGuard, ExplainedLease, ExplainedStep, Guarantee, StepOutcome};
 use pgbaton_core::{Finding, Verdict};
@@ -7,7 +9,10 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::cluster::View;
 use crate::clock;
-use crate::shared::Snapshot;
+use crate::shared::{Shared, Snapshot};
+
+/// How long the store's node in this process may take to say how it is: it asks nobody.
+const STORE_TIME: Duration = Duration::from_millis(100);
 
 /// The document with what the last handover came to.
 #[derive(Serialize)]
@@ -17,13 +22,45 @@ struct Shown {
     /// Why a handover was called off or refused last; absent after one that went through.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_handover: Option<String>,
+    /// How this member's node of the store is; absent when it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreNode>,
+}
+
+/// This member's node of the store.
+#[derive(Serialize)]
+struct StoreNode {
+    /// Whether it leads the store, which is another thing than holding the lease.
+    leads: bool,
+    /// The term that it is in.
+    term: u64,
+    /// How many nodes vote.
+    voters: usize,
+    /// What stopped it for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
+}
+
+async fn store_node(shared: &Shared) -> Option<StoreNode> {
+    let health = match shared.store.health(STORE_TIME).await {
+        Ok(health) => health,
+        Err(error) => {
+            tracing::debug!(%error, "the store does not say how it is");
+            return None;
+        }
+    };
+    let (leads, term, voters) = (health.is_leader, health.term, health.voters.len());
+    Some(StoreNode { leads, term, voters, stopped: health.fatal })
 }
 
 /// `GET /explain`: why this member does what it does, and who would lead if the leader were gone.
-pub(super) fn explain(now: &Snapshot) -> Answer {
+pub(super) async fn explain(shared: &Shared) -> Answer {
+    let store = store_node(shared).await;
+    let newest = shared.now();
+    let now = newest.as_ref();
     let cluster = &now.observation.store.cluster;
     let time = clock::now();
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let explain = Explain {
         member: now.observation.me.to_string(),
         role: now.role.to_string(),
@@ -43,7 +80,7 @@ pub(super) fn explain(now: &Snapshot) -> Answer {
         would_lead: would_lead(now),
         caveats: caveats(now),
     };
-    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone() })
+    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), store })
 }
 
 fn guarantee(text: &str) -> Guarantee {

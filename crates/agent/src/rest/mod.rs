@@ -67,7 +67,7 @@ async fn get(path: &str, first: &str, query: &str, shared: &Shared) -> Answer {
         "cluster" => cluster::cluster(shared).await,
         "history" => cluster::history(&shared.now()),
         "config" => config::get(&shared.now()),
-        "explain" => explain::explain(&shared.now()),
+        "explain" => explain::explain(shared).await,
         "pgbaton" if path == pgbaton_api::PATH_POSITION => peer::position(shared).await,
         _ => health::check(path, query, &shared.now()),
     }

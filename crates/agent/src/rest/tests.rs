@@ -391,6 +391,7 @@ async fn explain_names_the_next_leader_and_the_reasons() {
     let explained: Value = serde_json::from_slice(&member.call("GET", "/explain", None).await.body).unwrap();
     assert_eq!(explained["lease"]["holder"], "b");
     assert_eq!(explained["guarantee"], "lease");
+    assert!(explained["store"]["leads"].is_boolean(), "{explained}");
     let would_lead = explained["would_lead"].as_array().unwrap();
     assert_eq!((&would_lead[0]["member"], &would_lead[0]["eligible"]), (&json!("a"), &json!(true)));
     assert_eq!(would_lead[1]["reasons"].as_array().unwrap().len(), 3, "{explained}");
