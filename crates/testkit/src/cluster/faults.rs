@@ -59,14 +59,18 @@ impl Cluster {
         Ok(found.into_iter().filter_map(Pid::from_raw).collect())
     }
 
-    /// Sends a signal to every process of a part, which must have one.
+    /// Sends a signal to every process of a part, which must have one. One that ends meanwhile needs none.
     pub fn signal(&self, member: usize, part: Part, signal: Signal) -> Outcome {
         let pids = self.pids(member, part)?;
         if pids.is_empty() {
             return Err(ClusterError::NoProcess { member: self.name(member).to_owned(), part });
         }
         for pid in pids {
-            self.hosts[member].borrow_mut().signal(pid, signal)?;
+            let sent = self.hosts[member].borrow_mut().signal(pid, signal);
+            let number = pid.as_raw_nonzero().get();
+            if sent.is_err() && self.processes(member)?.iter().any(|process| process.pid == number) {
+                sent?;
+            }
         }
         Ok(())
     }
@@ -94,7 +98,7 @@ impl Cluster {
     /// SIGCONT to what is left of a part of a member; nothing left is no error, a guard may have killed it meanwhile.
     pub fn thaw(&self, member: usize, part: Part) -> Outcome {
         match self.signal(member, part, Signal::CONT) {
-            Err(ClusterError::NoProcess { .. } | ClusterError::Host(crate::host::HostError::Refused { .. })) => Ok(()),
+            Err(ClusterError::NoProcess { .. }) => Ok(()),
             other => other,
         }
     }

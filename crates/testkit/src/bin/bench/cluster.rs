@@ -187,6 +187,39 @@ impl<'a> Cluster<'a> {
         self.start_agents()
     }
 
+    /// Sends a signal to a member's agent proper, and to nothing beside it.
+    pub(crate) fn signal_agent(&mut self, index: usize, signal: Signal) -> Outcome {
+        let agents = self.hosts[index].processes()?;
+        let agent = agents.iter().find(|process| process.command.contains("--under-guard"));
+        let pid = agent.and_then(|process| Pid::from_raw(process.pid)).ok_or("no agent runs there")?;
+        Ok(self.hosts[index].signal(pid, signal)?)
+    }
+
+    /// Asks a member's REST API, which must answer with 200.
+    pub(crate) fn ask(&self, index: usize, path: &str) -> Outcome<serde_json::Value> {
+        /// Longest wait for each part of the answer: it is made from what the member knows already.
+        const LIMIT: Duration = Duration::from_secs(1);
+        let address = SocketAddr::from((self.members[index].address, REST_PORT));
+        match http::ask(address, "GET", path, "", LIMIT)? {
+            (200, body) => Ok(serde_json::from_str(&body)?),
+            (status, body) => Err(format!("{address} answered {path} with {status} {body}").into()),
+        }
+    }
+
+    /// Copies the agents' logs to a directory that stays.
+    pub(crate) fn keep_logs(&self, directory: &Path) -> Outcome {
+        fs::create_dir_all(directory)?;
+        for member in &self.members {
+            fs::copy(member.directory.join("agent.log"), directory.join(format!("{}.log", member.name())))?;
+        }
+        Ok(())
+    }
+
+    /// How many members there are.
+    pub(crate) fn size(&self) -> usize {
+        self.members.len()
+    }
+
     /// The processes of a member that are neither PostgreSQL nor a store's server.
     pub(crate) fn agent_processes(&mut self, index: usize) -> Outcome<Vec<i32>> {
         let others = |pid: i32| {

@@ -7,9 +7,9 @@ use pgbaton_testkit::writer::{Record, Writer};
 use pgbaton_testkit::{clock, wait};
 use pgbaton_types::BootTime;
 
-use crate::Outcome;
 use crate::cluster::Cluster;
-use crate::footprint;
+use crate::{Outcome, footprint, store_leader};
+
 
 /// Commits before an event, and after the first one on the other side of it: write load up to the event, and a
 /// gap that is over.
@@ -31,6 +31,8 @@ pub(crate) enum Event {
     PostmasterKilled,
     /// The primary's host is cut off, then everything on it is killed
     HostLost,
+    /// The same, where this host also leads the system's own store
+    StoreLeaderLost,
     /// Memory and processor time of one member's agent
     Footprint,
 }
@@ -58,7 +60,8 @@ impl Event {
             Self::AgentTerminated => "SIGTERM to the primary's agent, write gap",
             Self::PostmasterKilled => "postmaster killed, write gap",
             Self::HostLost => "host lost, write gap",
-            Self::Footprint => "agent of one member",
+            Self::StoreLeaderLost => "host lost that led the store, write gap",
+            Self::Footprint => "agent of one member (all three)",
         }
     }
 }
@@ -95,6 +98,10 @@ pub(crate) fn measure(event: Event, cluster: &mut Cluster<'_>, footprint_seconds
         Event::AgentTerminated => gap(event, cluster, Cluster::terminate_agent),
         Event::PostmasterKilled => gap(event, cluster, Cluster::kill_postmaster),
         Event::HostLost => gap(event, cluster, Cluster::lose_host),
+        Event::StoreLeaderLost => gap(event, cluster, |cluster, primary| {
+            store_leader::make(cluster, primary)?;
+            cluster.lose_host(primary)
+        }),
     }
 }
 
@@ -131,7 +138,7 @@ where
     if record.moves() > 1 {
         return Err(format!("the writing moved {} times between servers in one event", record.moves()).into());
     }
-    if event == Event::HostLost {
+    if matches!(event, Event::HostLost | Event::StoreLeaderLost) {
         cluster.restore_host(primary)?;
     } else if event == Event::AgentTerminated {
         wait_for_end(cluster, primary)?;

@@ -1,4 +1,5 @@
-//! Memory and processor time of one member's agent, its guard included, PostgreSQL and a store's server excluded.
+//! Memory and processor time of each member's agent, its guard included, PostgreSQL and a store's server excluded. The primary's
+//! member and the one that leads the store do more than the third: the result shows the lowest and the highest.
 
 use std::fs;
 use std::time::Duration;
@@ -12,21 +13,25 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Lets the cluster run for `time`, then measures over the same time.
 pub(crate) fn measure(cluster: &mut Cluster<'_>, time: Duration) -> Outcome<Vec<Sample>> {
-    let standby = (cluster.primary()? + 1) % 3;
     // waits: the figures are defined after this time, not after a state.
     std::thread::sleep(time);
-    let before = ticks(&cluster.agent_processes(standby)?)?;
+    let mut before = Vec::new();
+    for index in 0..cluster.size() {
+        before.push(ticks(&cluster.agent_processes(index)?)?);
+    }
     // waits: processor time is measured over a stretch of time.
     std::thread::sleep(time);
-    let processes = cluster.agent_processes(standby)?;
-    // A process that ended meanwhile takes its ticks with it.
-    let percent = (ticks(&processes)? - before).max(0.0) / TICKS_PER_SECOND / time.as_secs_f64().max(1.0) * 100.0;
     let sample = |unit, value| Sample { event: Event::Footprint, unit, value, lost_rows: None };
-    Ok(vec![
-        sample("KiB PSS", kibibytes(&processes, "Pss:")?),
-        sample("KiB RSS", kibibytes(&processes, "Rss:")?),
-        sample("% CPU", percent),
-    ])
+    let mut samples = Vec::new();
+    for (index, before) in before.into_iter().enumerate() {
+        let processes = cluster.agent_processes(index)?;
+        // A process that ended meanwhile takes its ticks with it.
+        let percent = (ticks(&processes)? - before).max(0.0) / TICKS_PER_SECOND / time.as_secs_f64().max(1.0) * 100.0;
+        samples.push(sample("KiB PSS", kibibytes(&processes, "Pss:")?));
+        samples.push(sample("KiB RSS", kibibytes(&processes, "Rss:")?));
+        samples.push(sample("% CPU", percent));
+    }
+    Ok(samples)
 }
 
 /// User and system time of all processes so far.

@@ -12,6 +12,7 @@ mod patroni;
 mod pgbaton;
 mod report;
 mod servers;
+mod store_leader;
 mod system;
 
 use std::error::Error;
@@ -107,6 +108,7 @@ fn measure_variant(
     variant: &Variant,
     report: &mut Report,
 ) -> Outcome {
+    let logs = work.join("logs");
     let wanted: Vec<Event> = variant
         .events
         .iter()
@@ -116,6 +118,7 @@ fn measure_variant(
     if wanted.is_empty() {
         return Ok(());
     }
+    let name = system.name().split(' ').next().unwrap_or_default();
     for round in 1..=options.rounds {
         let network = Network::new(cluster::HOSTS)?;
         let mut cluster = Cluster::new(work, system, variant, &network)?;
@@ -127,7 +130,9 @@ fn measure_variant(
             if event == Event::Footprint && round > 1 {
                 continue;
             }
-            for sample in events::measure(event, &mut cluster, options.footprint_seconds)? {
+            let measured = events::measure(event, &mut cluster, options.footprint_seconds);
+            cluster.keep_logs(&logs.join(format!("{}-{}-{round}", name.to_lowercase(), variant.name.replace(' ', "-"))))?;
+            for sample in measured? {
                 note(&format!("{} {} round {round}: {sample}", system.name(), variant.name));
                 report.add(system.name(), variant, &sample);
             }
