@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::run::{self, Outcome, failure, say};
+use crate::run::{self, Outcome, failure};
 use crate::setup;
 
 #[derive(clap::Args)]
@@ -17,10 +17,13 @@ pub(crate) struct Options {
 /// trial's assertions are worth more than its speed, and PostgreSQL does most of the work.
 pub(crate) fn run(options: &Options) -> Outcome {
     setup::ensure(setup::Purpose::Test)?;
-    run::run(&mut run::cargo(&["build", "--package", "pgbaton", "--package", "pgbaton-testkit", "--bins"]))?;
+    // Cargo writes to standard error; standard output is for the result alone, which a program may read.
+    let mut build = run::cargo(&["build", "--package", "pgbaton", "--package", "pgbaton-testkit", "--bins"]);
+    if !build.status().is_ok_and(|status| status.success()) {
+        return Err(failure!("`{}` failed", run::show(&build)));
+    }
     let built = run::target_dir().join("debug");
     let mut trials = Command::new(built.join("pgbaton-trials"));
     trials.args(&options.arguments).arg("--pgbaton").arg(built.join("pgbaton"));
-    say(&format!("$ {}", run::show(&trials)));
     Err(failure!("cannot start the trials: {}", trials.exec()))
 }

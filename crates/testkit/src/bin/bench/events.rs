@@ -97,11 +97,7 @@ pub(crate) fn measure(event: Event, cluster: &mut Cluster<'_>, footprint_seconds
         Event::Switchover => gap(event, cluster, |cluster, primary| cluster.switchover(primary, (primary + 1) % 3)),
         Event::AgentTerminated => gap(event, cluster, Cluster::terminate_agent),
         Event::PostmasterKilled => gap(event, cluster, Cluster::kill_postmaster),
-        Event::HostLost => gap(event, cluster, Cluster::lose_host),
-        Event::StoreLeaderLost => gap(event, cluster, |cluster, primary| {
-            store_leader::make(cluster, primary)?;
-            cluster.lose_host(primary)
-        }),
+        Event::HostLost | Event::StoreLeaderLost => gap(event, cluster, Cluster::lose_host),
     }
 }
 
@@ -124,6 +120,9 @@ where
         if commits >= COMMITS_AROUND { Ok(()) } else { Err(format!("{commits} commits")) }
     })?;
     let primary = cluster.primary()?;
+    if event == Event::StoreLeaderLost {
+        store_leader::make(cluster, primary)?;
+    }
     let ended_before = ended_sessions(&writer.so_far(), primary);
     let instant = clock::now();
     act(cluster, primary)?;
