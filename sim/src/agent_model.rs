@@ -279,7 +279,7 @@ impl World {
         decoded: &Decoded,
         revision: pgbaton_types::Revision,
     ) {
-        let listed = if self.scenario.embedded { self.listed(member) } else { Vec::new() };
+        let listed = self.listed(member);
         let host = &mut self.hosts[member];
         let mut cluster = decoded.cluster.clone();
         if let Initialize::UnderWay { mine } = &mut cluster.initialize {

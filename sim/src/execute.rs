@@ -104,7 +104,7 @@ impl World {
     }
 
     fn acquire(&mut self, member: usize, action: &Action) {
-        let Action::AcquireLease { reserve, reservation_seen, ttl, above } = action else { return };
+        let Action::AcquireLease { reserve, reservation_seen, initialize_seen, ttl, above } = action else { return };
         let lease = self.store.new_lease_id();
         let raise_base = self.raise_base(member, *above);
         let acquire = Acquire {
@@ -112,6 +112,7 @@ impl World {
             lease,
             reserve: *reserve,
             reservation_seen: reservation_seen.unwrap_or(Revision(0)),
+            initialize_seen: *initialize_seen,
             ttl: *ttl,
             raise_base,
         };

@@ -161,10 +161,8 @@ impl World {
     }
 
     fn wipe_store(&mut self) {
-        if !self.scenario.embedded {
-            return;
-        }
         self.store.wipe(self.now);
+        self.forget_requests();
         self.store_changed();
     }
 

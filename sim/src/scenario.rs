@@ -15,9 +15,6 @@ pub(crate) struct Scenario {
     pub(crate) members: usize,
     /// Each member's settings at the beginning.
     pub(crate) settings: Vec<Settings>,
-    /// Whether the store is the embedded one: a majority of the hosts must be up, and members are asked about their data
-    /// before the first lease.
-    pub(crate) embedded: bool,
     /// Length of the phase with faults.
     pub(crate) safety_phase: Time,
     /// Mean time between two faults.
@@ -62,7 +59,6 @@ impl Scenario {
         Self {
             members,
             settings,
-            embedded: rng.chance(700),
             safety_phase: rng.within(40..120) * SECOND,
             fault_interval: rng.log_within(2..16) * SECOND,
             operator_interval: rng.chance(600).then(|| rng.log_within(4..40) * SECOND),

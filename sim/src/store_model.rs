@@ -1,7 +1,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use pgbaton_core::observation::MemberFacts;
+use pgbaton_core::observation::{Initialize, MemberFacts};
 use pgbaton_store::{Command, Compare, LeaseId, LeaseTimes, Machine, Op, Response, Txn};
 use pgbaton_types::{BootTime, Epoch, MemberName, Revision, TimelineId};
 
@@ -46,6 +46,8 @@ pub(crate) struct Acquire {
     pub(crate) reserve: TimelineId,
     /// Revision of the reservation that was seen; zero: there was none.
     pub(crate) reservation_seen: Revision,
+    /// The key `initialize` as it was seen.
+    pub(crate) initialize_seen: Initialize,
     /// Time to live to ask for.
     pub(crate) ttl: Duration,
     /// The base of epochs that was seen and what it has to be, if it has to be raised.
@@ -189,6 +191,12 @@ impl StoreModel {
         self.command(now, &grant(acquire.lease, acquire.ttl));
         let mut compares =
             vec![Compare::absent(layout::LEADER), Compare::modified_at(layout::RESERVED, acquire.reservation_seen)];
+        let identity = |text: String| Compare::Value { key: layout::INITIALIZE.to_owned(), value: text.into_bytes() };
+        compares.push(match acquire.initialize_seen {
+            Initialize::Absent => Compare::absent(layout::INITIALIZE),
+            Initialize::UnderWay { .. } => identity(String::new()),
+            Initialize::Done(system_id) => identity(system_id.to_string()),
+        });
         let mut puts = vec![
             Op::put_leased(layout::LEADER, acquire.member.as_str(), acquire.lease),
             Op::put(layout::RESERVED, acquire.reserve.0.to_string()),

@@ -92,11 +92,8 @@ impl World {
 
     /// Whether the store has a leader and a majority.
     pub(crate) fn store_serves(&self) -> bool {
-        let majority = !self.scenario.embedded || {
-            let alive = self.hosts.iter().filter(|host| host.up && !host.frozen).count();
-            alive * 2 > self.hosts.len()
-        };
-        self.store.available && majority
+        let alive = self.hosts.iter().filter(|host| host.up && !host.frozen).count();
+        self.store.available && alive * 2 > self.hosts.len()
     }
 
     /// An answer of the store, or none, has come back to the agent.

@@ -254,6 +254,22 @@ impl World {
         }
     }
 
+    /// The store's processes ended with it: requests on their way to them get no answer.
+    pub(crate) fn forget_requests(&mut self) {
+        let unanswered = std::mem::take(&mut self.queue).into_iter().map(|Reverse(scheduled)| {
+            let Scheduled { at, order, event } = scheduled;
+            Reverse(match event {
+                Event::StoreArrive { member, life, sent, purpose, give_up, .. } => Scheduled {
+                    at: give_up.max(at),
+                    order,
+                    event: Event::StoreReply { member, life, sent, purpose, answer: None },
+                },
+                event => Scheduled { at, order, event },
+            })
+        });
+        self.queue = unanswered.collect();
+    }
+
     fn happen_to_world(&mut self, event: Event) {
         match event {
             Event::StoreArrive { member, life, sent, purpose, request, give_up } => {

@@ -10,7 +10,7 @@ use pgbaton_types::{Epoch, Revision, SystemId};
 use crate::clock;
 use crate::context::Context;
 use crate::keys;
-use crate::lease_actions::{self, ACTION_TIME, LeaseActionError};
+use crate::lease_actions::{self, ACTION_TIME, LeaseActionError, Seen};
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +93,11 @@ pub(crate) fn disarm(context: &Context, why: Disarm) -> Result<(), ActionError> 
 
 /// Takes the lease.
 pub(crate) async fn acquire(context: &Context, action: &Action) -> Result<(), ActionError> {
-    let Action::AcquireLease { reserve, reservation_seen, ttl, above } = action else {
+    let Action::AcquireLease { reserve, reservation_seen, initialize_seen, ttl, above } = action else {
         return Err(ActionError::Changed);
     };
-    let epoch = lease_actions::acquire(context, *above, *reserve, *reservation_seen, *ttl).await?;
+    let seen = Seen { reservation: *reservation_seen, initialize: *initialize_seen };
+    let epoch = lease_actions::acquire(context, *above, *reserve, seen, *ttl).await?;
     tracing::info!(%epoch, "holds the lease");
     Ok(())
 }

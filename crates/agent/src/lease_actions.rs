@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgbaton_api::layout::FailoverRecord;
 use pgbaton_core::lease::{self, RenewalTimes};
-use pgbaton_core::observation::Lease;
+use pgbaton_core::observation::{Initialize, Lease};
 use pgbaton_store::{Compare, LeaseId, Op, OpResponse, StoreError, Txn};
 use pgbaton_types::{Epoch, MemberName, Revision, TimelineId};
 
@@ -41,19 +41,28 @@ pub(crate) enum LeaseActionError {
     Guard(#[from] pgbaton_guard::client::ClientError),
 }
 
+/// What the decision saw in the store, compared once more by the transaction that takes the lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// Revision of the timeline number that was given out last; none: there was none.
+    pub(crate) reservation: Option<Revision>,
+    /// The cluster's identity.
+    pub(crate) initialize: Initialize,
+}
+
 /// Takes the lease that nobody holds. On success the guard is armed before anybody is told.
 pub(crate) async fn acquire(
     context: &Context,
     promised: Epoch,
     reserve: TimelineId,
-    reservation_seen: Option<Revision>,
+    seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
     raise_base(context, promised).await?;
     let sent = clock::now();
     context.lease.attempt(sent + ttl);
     let granted = context.store.lease_grant(ttl, ACTION_TIME).await?;
-    let created = match create(context, granted.id, reserve, reservation_seen).await {
+    let created = match create(context, granted.id, reserve, seen).await {
         Ok(created) => created,
         Err(error) => {
             if matches!(error, LeaseActionError::Overtaken) {
@@ -94,15 +103,17 @@ struct Created {
     base: u64,
 }
 
-async fn create(
-    context: &Context,
-    id: LeaseId,
-    reserve: TimelineId,
-    reservation_seen: Option<Revision>,
-) -> Result<Created, LeaseActionError> {
+async fn create(context: &Context, id: LeaseId, reserve: TimelineId, seen: Seen) -> Result<Created, LeaseActionError> {
     let (leader, timelines) = (context.key(keys::LEADER), context.key(keys::TIMELINES));
+    let initialize = context.key(keys::INITIALIZE);
+    let same_cluster = match seen.initialize {
+        Initialize::Absent => Compare::absent(initialize),
+        Initialize::UnderWay { .. } => Compare::Value { key: initialize, value: Vec::new() },
+        Initialize::Done(system_id) => Compare::Value { key: initialize, value: system_id.to_string().into_bytes() },
+    };
+    let reservation = Compare::modified_at(&timelines, seen.reservation.unwrap_or_default());
     let txn = Txn::when(
-        vec![Compare::absent(&leader), Compare::modified_at(&timelines, reservation_seen.unwrap_or_default())],
+        vec![Compare::absent(&leader), reservation, same_cluster],
         vec![
             Op::put_leased(&leader, context.me.as_str(), id),
             Op::put(&timelines, reserve.to_string()),

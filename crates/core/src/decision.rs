@@ -8,6 +8,7 @@ use pgbaton_types::{
 };
 
 use crate::memory::Memory;
+use crate::observation::Initialize;
 use crate::report::Finding;
 
 /// What to do now, when to look again, and why.
@@ -40,12 +41,15 @@ pub enum Action {
         epoch: Epoch,
     },
     /// Create the leader key bound to a new lease, and reserve a timeline number, in one transaction that compares: the
-    /// leader key is absent; the reservation still has the revision that was seen.
+    /// leader key is absent; the reservation still has the revision that was seen; the cluster's identity is still the one
+    /// that was seen, which it is not after the store was wiped.
     AcquireLease {
         /// The timeline number to reserve for the promotion that follows.
         reserve: TimelineId,
         /// The revision of the reservation that was seen; none: there was none.
         reservation_seen: Option<Revision>,
+        /// The key `initialize` as it was seen.
+        initialize_seen: Initialize,
         /// Time to live to ask for.
         ttl: Duration,
         /// The highest epoch that any member is known to have seen. The new one is higher: `base` is raised before the

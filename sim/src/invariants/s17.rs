@@ -31,7 +31,11 @@ impl Invariant for OperatorsWord {
                 let asked = world.store.peek().cluster.failover.is_some() || host.agent.memory.handover.is_some();
                 let quiet = matches!(kind, OperationKind::Follow { .. } | OperationKind::FinishBootstrap { .. });
                 let view_asked = host.agent.view.cluster.failover.is_some();
-                if ordered || asked || view_asked || quiet {
+                // What makes a primary was begun before the pause; without its lease it must not come through.
+                let undone = host.agent.operation.as_ref().is_some_and(|begun| {
+                    matches!(begun.kind, OperationKind::Promote { .. } | OperationKind::StartPrimary { .. })
+                });
+                if ordered || asked || view_asked || quiet || undone {
                     return Ok(());
                 }
                 Err(format!("{me} begins to {kind} by itself although the cluster is paused"))

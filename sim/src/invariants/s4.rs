@@ -129,6 +129,7 @@ mod tests {
         let acquire = Action::AcquireLease {
             reserve: TimelineId(2),
             reservation_seen: Some(Revision(1)),
+            initialize_seen: pgbaton_core::observation::Initialize::Absent,
             ttl: std::time::Duration::from_secs(5),
             above: pgbaton_types::Epoch(0),
         };

@@ -22,6 +22,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
             plan.act(Action::AcquireLease {
                 reserve: TimelineId::FIRST,
                 reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
+                initialize_seen: seen.store.cluster.initialize,
                 ttl: settings.ttl,
                 above: highest_promise(plan),
             });

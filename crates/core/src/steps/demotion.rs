@@ -13,7 +13,7 @@ use crate::steps::leader::highest_promise;
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
     if !seen.may_be_primary(&plan.memory, settings) {
-        return plan.pass(Step::Demotion, "the server is not a primary");
+        return unguarded(plan);
     }
     if settings.paused {
         return plan.pass(Step::Demotion, "paused: a primary is left alone");
@@ -29,6 +29,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 .reserved
                 .map_or(pgbaton_types::TimelineId::FIRST, |reservation| reservation.timeline),
             reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
+            initialize_seen: seen.store.cluster.initialize,
             ttl: settings.ttl,
             above: highest_promise(plan),
         });
@@ -42,6 +43,19 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         return plan.taken(Step::Demotion, format!("{reason}; the stop is under way"));
     }
     plan.begin(OperationKind::Stop { mode });
+    plan.taken(Step::Demotion, reason)
+}
+
+/// No deadline is enforced on a server that the guard did not start: it is stopped, and started anew by the guard.
+fn unguarded(plan: &mut Plan<'_>) -> Flow {
+    let seen = plan.seen;
+    if !matches!(seen.local.server, Server::Running { guarded: false, .. }) || plan.settings.paused {
+        return plan.pass(Step::Demotion, "the server is not a primary");
+    }
+    let reason = "the server was not started by the guard: stops it, to start it anew";
+    if !stop_under_way(seen, StopMode::Fast) {
+        plan.begin(OperationKind::Stop { mode: StopMode::Fast });
+    }
     plan.taken(Step::Demotion, reason)
 }
 

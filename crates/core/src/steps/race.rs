@@ -177,6 +177,7 @@ fn acquire(plan: &mut Plan<'_>, why: impl Into<String>) -> Flow {
     plan.act(Action::AcquireLease {
         reserve,
         reservation_seen: plan.seen.store.cluster.reserved.map(|reservation| reservation.revision),
+        initialize_seen: plan.seen.store.cluster.initialize,
         ttl: plan.settings.ttl,
         above: highest_promise(plan),
     });
@@ -192,6 +193,7 @@ pub(crate) fn acquire_for_running_primary(plan: &Plan<'_>) -> Option<Action> {
     (reservation.timeline == timeline).then_some(Action::AcquireLease {
         reserve: timeline,
         reservation_seen: Some(reservation.revision),
+        initialize_seen: plan.seen.store.cluster.initialize,
         ttl: plan.settings.ttl,
         above: highest_promise(plan),
     })
