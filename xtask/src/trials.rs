@@ -22,8 +22,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if !build.status().is_ok_and(|status| status.success()) {
         return Err(failure!("`{}` failed", run::show(&build)));
     }
-    let built = run::target_dir().join("debug");
-    let mut trials = Command::new(built.join("pgbaton-trials"));
-    trials.args(&options.arguments).arg("--pgbaton").arg(built.join("pgbaton"));
+    let binaries = run::target_dir().join("debug");
+    let mut trials = Command::new(binaries.join("pgbaton-trials"));
+    trials.args(&options.arguments).arg("--pgbaton").arg(binaries.join("pgbaton"));
     Err(failure!("cannot start the trials: {}", trials.exec()))
 }

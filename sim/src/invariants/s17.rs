@@ -32,8 +32,10 @@ impl Invariant for OperatorsWord {
                 let quiet = matches!(kind, OperationKind::Follow { .. } | OperationKind::FinishBootstrap { .. });
                 let view_asked = host.agent.view.cluster.failover.is_some();
                 // What makes a primary was begun before the pause; without its lease it must not come through.
-                let undone = host.agent.operation.as_ref().is_some_and(|begun| {
-                    matches!(begun.kind, OperationKind::Promote { .. } | OperationKind::StartPrimary { .. })
+                let running = host.agent.operation.as_ref().map(|begun| &begun.kind);
+                let ended = host.agent.finished.as_ref().map(|finished| &finished.kind);
+                let undone = running.or(ended).is_some_and(|kind| {
+                    matches!(kind, OperationKind::Promote { .. } | OperationKind::StartPrimary { .. })
                 });
                 if ordered || asked || view_asked || quiet || undone {
                     return Ok(());
