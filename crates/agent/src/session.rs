@@ -4,7 +4,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pgbaton_store::{LeaseId, Op, Renewal, Store, StoreError, Txn};
-use pgbaton_types::{MemberName, Revision};
+use pgbaton_types::{BootTime, MemberName, Revision};
+
+use crate::clock;
+
+/// A session is renewed after this share of its ttl: three renewals may fail before it ends. Nothing is decided by it, so that more of them
+/// would only cost each voter's time.
+const RENEWALS_PER_TTL: u32 = 4;
 
 /// The session; none before the member's record was first published.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ struct Open {
     lease: LeaseId,
     created: Revision,
     value: Vec<u8>,
+    /// When the last renewal that succeeded was sent.
+    renewed: BootTime,
 }
 
 impl Session {
@@ -40,6 +48,10 @@ impl Session {
     ) -> Result<(), StoreError> {
         let open = self.locked().clone();
         let Some(open) = open else { return self.begin(store, value, ttl, deadline).await };
+        let now = clock::now();
+        if open.value == value && now.since(open.renewed) < ttl / RENEWALS_PER_TTL {
+            return Ok(());
+        }
         let renewal = Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
         if let Err(error) = store.renew(renewal, deadline).await {
             if error.refusal().is_some() {
@@ -51,8 +63,8 @@ impl Session {
         if open.value != value {
             let put = Op::put_leased(&self.key, value, open.lease);
             store.txn(Txn::of(vec![put]), deadline).await?;
-            *self.locked() = Some(Open { value: value.to_vec(), ..open });
         }
+        *self.locked() = Some(Open { value: value.to_vec(), renewed: now, ..open });
         Ok(())
     }
 
@@ -63,6 +75,7 @@ impl Session {
         ttl: Duration,
         deadline: Duration,
     ) -> Result<(), StoreError> {
+        let renewed = clock::now();
         let lease = store.lease_grant(ttl, deadline).await?.id;
         // A record that an earlier life of this agent left keeps its creation: the read tells which.
         let put = vec![Op::put_leased(&self.key, value, lease), Op::get(&self.key)];
@@ -72,7 +85,7 @@ impl Session {
             _ => None,
         });
         let created = created.unwrap_or(result.revision);
-        *self.locked() = Some(Open { lease, created, value: value.to_vec() });
+        *self.locked() = Some(Open { lease, created, value: value.to_vec(), renewed });
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use pgbaton_types::BootTime;
 use crate::cluster::Cluster;
 use crate::{Outcome, footprint, store_leader};
 
-
 /// Commits before an event, and after the first one on the other side of it: write load up to the event, and a
 /// gap that is over.
 const COMMITS_AROUND: usize = 200;

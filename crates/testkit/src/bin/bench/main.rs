@@ -131,7 +131,11 @@ fn measure_variant(
                 continue;
             }
             let measured = events::measure(event, &mut cluster, options.footprint_seconds);
-            cluster.keep_logs(&logs.join(format!("{}-{}-{round}", name.to_lowercase(), variant.name.replace(' ', "-"))))?;
+            cluster.keep_logs(&logs.join(format!(
+                "{}-{}-{round}",
+                name.to_lowercase(),
+                variant.name.replace(' ', "-")
+            )))?;
             for sample in measured? {
                 note(&format!("{} {} round {round}: {sample}", system.name(), variant.name));
                 report.add(system.name(), variant, &sample);

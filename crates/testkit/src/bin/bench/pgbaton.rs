@@ -39,8 +39,7 @@ impl System for Pgbaton {
 
     fn variants(&self) -> Vec<Variant> {
         use Event::{AgentTerminated, Footprint, HostLost, PostmasterKilled, Start, StoreLeaderLost, Switchover};
-        let all =
-            &[Start, Switchover, AgentTerminated, PostmasterKilled, HostLost, StoreLeaderLost, Footprint];
+        let all = &[Start, Switchover, AgentTerminated, PostmasterKilled, HostLost, StoreLeaderLost, Footprint];
         vec![
             Variant { name: "default", ttl: 10, loop_wait: 1, retry_timeout: 4, events: all },
             Variant { name: "ttl 5", ttl: 5, loop_wait: 1, retry_timeout: 2, events: &[HostLost, StoreLeaderLost] },
