@@ -1,4 +1,5 @@
 //! Members with real PostgreSQL, as an operator has them: formed, killed in parts and as a whole, switched over, paused.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
 use std::time::Duration;
 
