@@ -48,7 +48,9 @@ proptest! {
     #[test]
     fn a_history_survives_its_file(timelines in tree(), a in any::<prop::sample::Index>()) {
         let history = a.get(&timelines);
-        let text: String = history.ancestors().iter().map(|entry| format!("{}\t{}\t{}\n", entry.timeline, entry.switch, entry.reason)).collect();
+        let lines: Vec<String> =
+            history.ancestors().iter().map(|entry| format!("{}\t{}\t{}\n", entry.timeline, entry.switch, entry.reason)).collect();
+        let text = lines.concat();
         prop_assert_eq!(&TimelineHistory::parse(history.timeline(), &text).unwrap(), history);
     }
 }
