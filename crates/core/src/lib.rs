@@ -1,6 +1,6 @@
 //! The decision core of pgbaton: what a member does now, and why. Pure.
 //!
-//! [`decide`] takes [`Settings`] and an [`Observation`] and returns a [`Decision`]: actions of a closed set, the moment to
+//! [`decide()`] takes [`Settings`] and an [`Observation`] and returns a [`Decision`]: actions of a closed set, the moment to
 //! look again, what to remember, and a report in which each step says what came of it. There is no clock, no
 //! randomness, no I/O, no async and no log in this crate; the same observation gives the same decision. What an agent
 //! does around it: observe, decide, execute, again at each event.
@@ -12,7 +12,7 @@
 //!    (claim, initdb, lease)    (ask, rank, lease)  (clone, rejoin, follow)  (start, promote, keep, hand over)
 //! ```
 //!
-//! Before any of these a server that must not run as it does is stopped ([`steps::demotion`]). Rules that hold for every
+//! Before any of these a server that must not run as it does is stopped (`steps/demotion.rs`). Rules that hold for every
 //! decision are written once more in [`safety`], independently of the steps, and checked in the simulator and in production.
 
 pub mod bugs;
