@@ -29,6 +29,9 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     if seen.guard.armed {
         disarm(plan);
     }
+    if seen.local.directory == Directory::Empty && !seen.stopped() {
+        return without_data(plan);
+    }
     match &seen.local.server {
         Server::Stopped { .. } => stopped(plan, &leader),
         Server::Dying { .. } => kill_remains(plan),
@@ -156,6 +159,12 @@ pub(crate) fn start_without_leader(plan: &mut Plan<'_>) -> Flow {
     }
     plan.begin(OperationKind::StartStandby { upstream: None });
     plan.taken(Step::Follower, "nobody leads: starts the server as a standby")
+}
+
+/// Somebody took the data directory away from under the server.
+pub(crate) fn without_data(plan: &mut Plan<'_>) -> Flow {
+    plan.begin(OperationKind::Stop { mode: StopMode::Kill });
+    plan.taken(Step::Follower, "the data directory is gone from under the server: kills it")
 }
 
 fn kill_remains(plan: &mut Plan<'_>) -> Flow {

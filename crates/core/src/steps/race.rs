@@ -38,7 +38,10 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         return plan.blocked(Step::Race, why);
     }
     match &seen.local.directory {
-        Directory::Empty | Directory::Incomplete { work: Work::Bootstrap } => return bootstrap::step(plan),
+        Directory::Empty | Directory::Incomplete { work: Work::Bootstrap } if seen.stopped() => {
+            return bootstrap::step(plan);
+        }
+        Directory::Empty => return follower::without_data(plan),
         _ => {}
     }
     if !matches!(seen.local.server, Server::Running { .. }) {
