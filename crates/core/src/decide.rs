@@ -1,7 +1,7 @@
-use crate::decision::{Action, Decision};
+use crate::decision::{Action, Decision, OperationKind};
 use crate::facts::unfit;
 use crate::memory::Proven;
-use crate::observation::{Answer, Observation, Server};
+use crate::observation::{Answer, Observation, Outcome, Server};
 use crate::plan::{Flow, Plan};
 use crate::settings::Settings;
 use crate::steps::{demotion, follower, identity, leader, operation, order, pause, race, terminate};
@@ -52,6 +52,13 @@ fn remember(plan: &mut Plan<'_>) {
         Server::Running { answer: Answer::Primary(_), .. } => plan.memory.proven = Some(Proven::Primary),
         Server::Running { answer: Answer::Standby(_), .. } => plan.memory.proven = Some(Proven::Standby),
         Server::Running { .. } | Server::Dying { .. } => {}
+    }
+    if seen
+        .finished
+        .as_ref()
+        .is_some_and(|finished| finished.kind == OperationKind::Initdb && finished.outcome == Outcome::Done)
+    {
+        plan.memory.made_here = true;
     }
     if let Some(leader) = &seen.store.cluster.leader {
         plan.memory.last_holder = Some(leader.member.clone());

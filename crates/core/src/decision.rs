@@ -144,7 +144,7 @@ pub enum Disarm {
 /// Work that takes time. One at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperationKind {
-    /// Make a new database in the empty directory. The directory stays [`crate::observation::Work::Bootstrap`] until `FinishBootstrap`.
+    /// Make a new database in the empty directory, or in place of one that was not completed. The directory stays [`crate::observation::Work::Bootstrap`] until `FinishBootstrap`.
     Initdb,
     /// Make roles and passwords in the running new primary, then declare the directory complete.
     FinishBootstrap {
@@ -156,7 +156,7 @@ pub enum OperationKind {
         /// Why.
         why: QuarantineReason,
     },
-    /// Make a base backup of this member into the empty directory.
+    /// Make a base backup of this member into the empty directory, or in place of one that was not completed.
     Clone {
         /// The source: the holder.
         from: MemberName,

@@ -4,7 +4,7 @@ use pgbaton_types::BootTime;
 
 use crate::decision::{Action, Decision, OperationKind};
 use crate::memory::Memory;
-use crate::observation::Observation;
+use crate::observation::{Observation, Outcome};
 use crate::report::{Finding, Step, Verdict};
 use crate::settings::Settings;
 
@@ -64,6 +64,19 @@ impl<'a> Plan<'a> {
     /// Decide again at the latest at `moment`.
     pub(crate) fn wake_at_latest(&mut self, moment: BootTime) {
         self.wake_at = self.wake_at.min(moment);
+    }
+
+    /// Why the operation before this one failed, if it was one of these and ended less than `pause` ago. It is not begun
+    /// again before that: what fails at once would only fill logs and disks.
+    pub(crate) fn failed_lately(&mut self, pause: Duration, which: impl Fn(&OperationKind) -> bool) -> Option<String> {
+        let finished = self.seen.finished.as_ref().filter(|finished| which(&finished.kind))?;
+        let Outcome::Failed(why) = &finished.outcome else { return None };
+        let again = finished.at + pause;
+        if self.seen.now.reached(again) {
+            return None;
+        }
+        self.wake_at_latest(again);
+        Some(format!("{} failed: {why}; tried again in a moment", finished.kind))
     }
 
     /// This step acts, and no other is looked at.

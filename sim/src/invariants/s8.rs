@@ -22,7 +22,10 @@ impl Invariant for ProofBeforeDestruction {
             OperationKind::Quarantine { why } => quarantine(world, past, *member, *why)
                 .map_err(|wrong| format!("{me} puts its data away ({why:?}): {wrong}")),
             OperationKind::Clone { .. } | OperationKind::Initdb => {
-                if host.postgres.data.is_some() || host.postgres.incomplete.is_some() {
+                // What the same work left unfinished is nobody's copy.
+                let own = if matches!(kind, OperationKind::Initdb) { Work::Bootstrap } else { Work::Clone };
+                let foreign = host.postgres.incomplete.is_some_and(|work| work != own);
+                if host.postgres.data.is_some() || foreign {
                     return Err(format!("{me} begins to {kind} over data"));
                 }
                 Ok(())

@@ -1,15 +1,25 @@
 //! There is no data here and nobody leads: the one member that claims it makes the cluster.
 
+use std::time::Duration;
+
+use pgbaton_types::TimelineId;
+
 use crate::decision::{Action, OperationKind, QuarantineReason};
 use crate::observation::{Directory, Initialize, Observation, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::leader::highest_promise;
-use pgbaton_types::TimelineId;
+
+/// An `initdb` that failed is tried again after this.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
     let made_here = plan.memory.made_here;
+    if let Some(why) = plan.failed_lately(RETRY_PAUSE, |kind| *kind == OperationKind::Initdb) {
+        return plan.blocked(Step::Bootstrap, why);
+    }
+    let failed = seen.finished.as_ref().is_some_and(|finished| finished.kind == OperationKind::Initdb);
     match (&seen.local.directory, seen.store.cluster.initialize) {
         (_, Initialize::Done(_)) => {
             plan.blocked(Step::Bootstrap, "the cluster exists, but nobody leads it: waits for a leader to clone from")
@@ -28,6 +38,12 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
             });
             plan.taken(Step::Bootstrap, "the new database is there: takes the lease to start it")
         }
+        (Directory::Incomplete { work: Work::Bootstrap }, Initialize::UnderWay { mine: true })
+            if failed && seen.stopped() =>
+        {
+            plan.begin(OperationKind::Initdb);
+            plan.taken(Step::Bootstrap, "makes the new cluster, in place of what failed")
+        }
         (Directory::Incomplete { .. }, _) => {
             // Nobody can have written anything into it: it never had its roles.
             if !seen.stopped() {
@@ -39,14 +55,13 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         }
         (_, Initialize::UnderWay { mine: true }) => {
             plan.begin(OperationKind::Initdb);
-            plan.memory.made_here = true;
             plan.taken(Step::Bootstrap, "makes the new cluster")
         }
         (_, Initialize::Absent) => match why_not(plan, seen) {
             Some(why) => plan.blocked(Step::Bootstrap, why),
             None => {
                 plan.act(Action::ClaimBootstrap);
-                plan.wake_after(std::time::Duration::ZERO);
+                plan.wake_after(Duration::ZERO);
                 plan.taken(Step::Bootstrap, "nobody has data and nobody makes the cluster: claims it")
             }
         },

@@ -15,6 +15,11 @@ use crate::steps::rejoin;
 /// a receiver needs to reconnect.
 const SILENCE_BEFORE_DOUBT: Duration = Duration::from_secs(3);
 
+/// A clone that failed is tried again after this: long enough to read why, short beside a base backup.
+const CLONE_PAUSE: Duration = Duration::from_secs(2);
+/// A start or a change of upstream that failed is tried again after this.
+pub(crate) const START_PAUSE: Duration = Duration::from_secs(1);
+
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
     let Some(leader) = seen.other_holder().cloned() else {
@@ -57,6 +62,8 @@ fn stopped(plan: &mut Plan<'_>, leader: &LeaderKey) -> Flow {
             format!("the data directory is not a database and not empty ({found}): move it away"),
         ),
         Directory::Empty => clone(plan, leader),
+        // The new copy takes the place of the one that was not completed.
+        Directory::Incomplete { work: Work::Clone } => clone(plan, leader),
         Directory::Incomplete { work } => incomplete(plan, *work),
         Directory::Database(database) => rejoin::step(plan, leader, database),
     }
@@ -64,9 +71,8 @@ fn stopped(plan: &mut Plan<'_>, leader: &LeaderKey) -> Flow {
 
 fn clone(plan: &mut Plan<'_>, leader: &LeaderKey) -> Flow {
     let seen = plan.seen;
-    if seen.now < plan.memory.failures.not_before {
-        plan.wake_at_latest(plan.memory.failures.not_before);
-        return plan.blocked(Step::Follower, "a clone failed: waits before the next try");
+    if let Some(why) = plan.failed_lately(CLONE_PAUSE, |kind| matches!(kind, OperationKind::Clone { .. })) {
+        return plan.blocked(Step::Follower, why);
     }
     if !matches!(seen.store.cluster.initialize, Initialize::Done(_)) {
         return plan.blocked(Step::Follower, "the cluster is not complete yet: nothing to clone");
@@ -112,6 +118,9 @@ fn running(plan: &mut Plan<'_>, leader: &LeaderKey, standby: &StandbyStatus) -> 
         return plan
             .taken(Step::Rejoin, format!("has received WAL that {} does not have: stops to rejoin", leader.member));
     }
+    if let Some(why) = plan.failed_lately(START_PAUSE, |kind| matches!(kind, OperationKind::Follow { .. })) {
+        return plan.blocked(Step::Follower, why);
+    }
     if standby.upstream.as_ref() != Some(&leader.member) {
         plan.begin(OperationKind::Follow { upstream: leader.member.clone() });
         return plan.taken(Step::Follower, format!("follows {}", leader.member));
@@ -156,6 +165,9 @@ pub(crate) fn start_without_leader(plan: &mut Plan<'_>) -> Flow {
     {
         plan.begin(OperationKind::StartPrimary { epoch: plan.memory.promised });
         return plan.taken(Step::Follower, "starts the server as it was");
+    }
+    if let Some(why) = plan.failed_lately(START_PAUSE, |kind| matches!(kind, OperationKind::StartStandby { .. })) {
+        return plan.blocked(Step::Follower, why);
     }
     plan.begin(OperationKind::StartStandby { upstream: None });
     plan.taken(Step::Follower, "nobody leads: starts the server as a standby")

@@ -13,6 +13,8 @@ use crate::steps::{follower, switchover};
 
 /// How often a holder looks at a server that starts, is promoted or dies: short, since clients wait.
 const CHANGE_POLL: Duration = Duration::from_millis(100);
+/// The holder's own work that failed is tried again after this: clients wait.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a successor's proof may be named again when the first release got lost: after that, its data may have been
 /// rewound or cloned anew.
 const PROOF_AGE_MAX: Duration = Duration::from_secs(2);
@@ -144,6 +146,9 @@ fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
         plan.wake_after(CHANGE_POLL);
         return plan.blocked(Step::Leader, "waits for the guard to be armed before it starts the server");
     }
+    if let Some(why) = plan.failed_lately(RESTART_PAUSE, |kind| matches!(kind, OperationKind::StartPrimary { .. })) {
+        return plan.blocked(Step::Leader, why);
+    }
     plan.begin(OperationKind::StartPrimary { epoch: lease.epoch });
     plan.taken(Step::Leader, format!("starts the server as primary in {}", lease.epoch))
 }
@@ -197,6 +202,11 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
     plan.memory.down_since = None;
     plan.memory.handed_over = false;
     if let Directory::Incomplete { work: Work::Bootstrap } = seen.local.directory {
+        if let Some(why) =
+            plan.failed_lately(RESTART_PAUSE, |kind| matches!(kind, OperationKind::FinishBootstrap { .. }))
+        {
+            return plan.blocked(Step::Leader, why);
+        }
         plan.begin(OperationKind::FinishBootstrap { epoch: lease.epoch });
         return plan.taken(Step::Leader, "makes the roles of the new cluster");
     }

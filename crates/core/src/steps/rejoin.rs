@@ -10,7 +10,7 @@ use crate::decision::{Action, OperationKind, QuarantineReason};
 use crate::observation::{ControlState, Database, LeaderKey, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
-use crate::steps::follower::leader_is_up;
+use crate::steps::follower::{START_PAUSE, leader_is_up};
 
 /// A question about the leader's history that got no answer is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -111,6 +111,9 @@ fn compare(plan: &mut Plan<'_>, leader: &LeaderKey, database: &Database, end: Ls
 }
 
 fn start(plan: &mut Plan<'_>, leader: &LeaderKey, why: &str) -> Flow {
+    if let Some(failed) = plan.failed_lately(START_PAUSE, |kind| matches!(kind, OperationKind::StartStandby { .. })) {
+        return plan.blocked(Step::Rejoin, failed);
+    }
     plan.begin(OperationKind::StartStandby { upstream: Some(leader.member.clone()) });
     plan.taken(Step::Rejoin, format!("starts the server as a standby of {}: {why}", leader.member))
 }
