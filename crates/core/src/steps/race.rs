@@ -42,6 +42,10 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
             return bootstrap::step(plan);
         }
         Directory::Empty => return follower::without_data(plan),
+        // Nobody knows whose data it is, so not even an operator's word makes it a primary.
+        Directory::Unreadable { error } if !seen.stopped() => {
+            return plan.blocked(Step::Race, format!("does not lead: the data directory cannot be read: {error}"));
+        }
         _ => {}
     }
     if !matches!(seen.local.server, Server::Running { .. }) {
@@ -211,7 +215,11 @@ fn no_history(plan: &Plan<'_>) -> Option<String> {
         Initialize::UnderWay { .. } => return Some("a member is making the cluster right now".to_owned()),
         Initialize::Absent => {}
     }
-    let own = seen.database()?.system_id;
+    let Some(own) = seen.database().map(|database| database.system_id) else {
+        return Some(
+            "the store does not know this cluster, and the data directory of this member cannot be read".to_owned(),
+        );
+    };
     if seen.store.listed.is_empty() {
         let was_standby = !matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown));
         return was_standby.then(|| {
