@@ -1,6 +1,6 @@
 //! What one decision tells the next one.
 
-use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint, TimelineId};
+use pgbaton_types::{BootTime, Epoch, MemberName, Revision, ShutdownCheckpoint, TimelineId};
 
 /// What one decision tells the next one of the same agent. An agent that starts anew begins with the default one, but
 /// for `promised`, which the executor keeps beside the data directory.
@@ -34,6 +34,9 @@ pub struct Memory {
     pub ending: bool,
     /// What the last handover came to, for whoever asked for it.
     pub last_handover: Option<String>,
+    /// The request, by its revision, that came to nothing after the server was stopped, and why: its key is emptied as
+    /// soon as the server is the primary again.
+    pub refused: Option<(Revision, String)>,
     /// The lease came with a handover: the promotion needs nothing from an archive.
     pub handed_over: bool,
 }

@@ -10,7 +10,7 @@ use crate::decision::{Action, OperationKind, StopMode};
 use crate::election::{Candidate, better_than};
 use crate::lease::soft_deadline;
 use crate::memory::{Handover, HandoverPhase, Yielded};
-use crate::observation::{Lease, Observation, Outcome, PeerAnswer};
+use crate::observation::{FailoverRequest, Lease, Observation, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 
@@ -21,9 +21,9 @@ const CHOOSE_TIME: Duration = Duration::from_secs(2);
 const PREPARE_TIME: Duration = Duration::from_secs(5);
 /// A candidate further behind than this, in bytes, is not ready: what is missing has to be sent while nobody can write.
 const READY_LAG_MAX: u64 = 1 << 20;
-/// How long the candidate may take to prove, while nobody can write: with the start of the old primary after it,
-/// writes are refused for less than a second.
-const PROOF_TIME: Duration = Duration::from_millis(500);
+/// How long the candidate may take to prove, while nobody can write. Of the second that a refusal may cost it leaves
+/// more than half to the shutdown before it and to the start of the old primary after it.
+const PROOF_TIME: Duration = Duration::from_millis(400);
 /// A question without an answer is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -36,6 +36,11 @@ pub(crate) fn begin(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     }
     if request.handed_over {
         return refuse(plan, "it was a handover that came to nothing");
+    }
+    if let Some((revision, why)) = plan.memory.refused.clone()
+        && revision == request.revision
+    {
+        return refuse(plan, &why);
     }
     if request.candidate.as_ref() == Some(&seen.me) {
         return refuse(plan, "the candidate leads already");
@@ -247,13 +252,15 @@ fn proving(
 
 /// The server was stopped but nobody may take over: it is the primary again as soon as it is up.
 fn resume(plan: &mut Plan<'_>, why: &str) -> Flow {
-    close_request(plan, why);
     plan.memory.last_handover = Some(why.to_owned());
     if plan.seen.orders.terminate {
         // The agent ends anyway: nothing is started again; the lease is released once all is stopped.
+        close_request(plan, why);
         plan.memory.handover = None;
         return Flow::Pass;
     }
+    // The store is told when the server is up: nobody waits for it while nobody can write.
+    plan.memory.refused = served(plan.seen).map(|request| (request.revision, why.to_owned()));
     if plan.seen.stopped() {
         plan.memory.handover = None;
         return Flow::Pass;
@@ -291,11 +298,14 @@ fn refuse(plan: &mut Plan<'_>, why: &str) -> Flow {
 
 /// Takes the request away that this handover served, so that whoever asked sees its end; one for later stays.
 fn close_request(plan: &mut Plan<'_>, why: &str) {
-    let seen = plan.seen;
-    let Some(request) = &seen.store.cluster.failover else { return };
-    if request.due.is_none_or(|due| seen.now.reached(due)) {
+    if let Some(request) = served(plan.seen) {
         plan.act(Action::ClearFailover { revision: request.revision, why: why.to_owned() });
     }
+}
+
+/// The request that is due.
+fn served(seen: &Observation) -> Option<&FailoverRequest> {
+    seen.store.cluster.failover.as_ref().filter(|request| request.due.is_none_or(|due| seen.now.reached(due)))
 }
 
 fn ask_again(plan: &mut Plan<'_>, handover: &Handover, members: Vec<MemberName>) -> Flow {

@@ -38,6 +38,8 @@ pub(crate) fn run(text: &str) -> Result<String, String> {
 struct Stage {
     settings: Settings,
     seen: Observation,
+    /// Requests told so far: each has a revision of its own.
+    requests: u64,
 }
 
 impl Stage {
@@ -61,7 +63,7 @@ impl Stage {
             orders: Orders::default(),
             memory: Memory::default(),
         };
-        Self { settings: Settings::default(), seen }
+        Self { settings: Settings::default(), seen, requests: 0 }
     }
 
     fn decide(&mut self) -> String {
@@ -210,13 +212,14 @@ impl Stage {
             self.seen.store.cluster.failover = None;
             return Ok(());
         }
+        self.requests += 1;
         let due = words.keyed("in").map(words::duration).transpose()?.map(|wait| self.seen.now + wait);
         self.seen.store.cluster.failover = Some(FailoverRequest {
             leader: words.keyed("from").map(words::name),
             candidate: words.keyed("to").map(words::name),
             handed_over: words.flag("handed_over"),
             due,
-            revision: Revision(60),
+            revision: Revision(60 + self.requests),
         });
         Ok(())
     }

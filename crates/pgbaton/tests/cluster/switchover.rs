@@ -52,6 +52,8 @@ fn refused(cluster: &Cluster, writer: &Writer, from: usize, to: usize) {
     let answer = cluster.switchover(from, from, Some(to)).unwrap();
     let answered = clock::now();
     assert_eq!(answer.status, 503, "{answer:?}");
+    let now = &cluster.states().unwrap()[from];
+    assert!(now.is_primary(), "the refusal was told before the old primary took writes again: {now:?}");
     assert!(answer.body.contains(cluster.name(to)), "the reason does not name the candidate: {answer:?}");
     assert_eq!(commit_after(writer, answered).server, from);
     cluster.thaw(to, Part::WalReceiver).unwrap();
