@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use pgbaton_core::Bug;
@@ -18,9 +18,6 @@ const TRACE_TAIL: usize = 40;
 
 /// Threads that run seeds: what the smallest machine that this is used on has.
 const THREADS: usize = 2;
-
-/// Seeds between two lines of progress.
-const PROGRESS_EVERY: u64 = 1_000;
 
 /// Runs clusters through simulated faults and checks that nothing is lost.
 #[derive(Debug, Parser)]
@@ -126,6 +123,7 @@ fn many(options: &Options, bug: Option<Bug>, out: &mut impl Write) -> io::Result
             scope.spawn(|| sweep.work(began));
         }
     });
+    sweep.clear_progress();
     let seconds = began.elapsed().as_secs_f64();
     let runs = sweep.runs.load(Ordering::Relaxed);
     let hours = sweep.simulated_seconds.load(Ordering::Relaxed) as f64 / 3600.0;
@@ -167,10 +165,14 @@ fn many(options: &Options, bug: Option<Bug>, out: &mut impl Write) -> io::Result
 
 /// Seeds that are handed out to threads until one fails.
 struct Sweep {
+    from: u64,
     next: AtomicU64,
     last: u64,
     bug: Option<Bug>,
+    /// Somebody watches at a terminal.
     progress: bool,
+    /// The second at which progress was shown last.
+    shown: AtomicU64,
     runs: AtomicU64,
     simulated_seconds: AtomicU64,
     grants: AtomicU64,
@@ -180,10 +182,12 @@ struct Sweep {
 impl Sweep {
     fn new(from: u64, last: u64, bug: Option<Bug>, progress: bool) -> Self {
         Self {
+            from,
             next: AtomicU64::new(from),
             last,
             bug,
             progress,
+            shown: AtomicU64::new(0),
             runs: AtomicU64::new(0),
             simulated_seconds: AtomicU64::new(0),
             grants: AtomicU64::new(0),
@@ -208,10 +212,30 @@ impl Sweep {
                 *failed = Some(failed.map_or(seed, |lowest| lowest.min(seed)));
                 return;
             }
-            if self.progress && runs.is_multiple_of(PROGRESS_EVERY) {
-                // Progress is a courtesy: a terminal that went away must not end the work.
-                let _ = writeln!(io::stderr(), "{runs} seeds, {:.0} s", began.elapsed().as_secs_f64());
+            if self.progress {
+                self.show_progress(runs, began.elapsed());
             }
+        }
+    }
+
+    /// One line, written over itself at most once a second.
+    fn show_progress(&self, runs: u64, elapsed: Duration) {
+        let (second, seconds) = (elapsed.as_secs(), elapsed.as_secs_f64());
+        if self.shown.fetch_max(second, Ordering::Relaxed) >= second {
+            return;
+        }
+        let all = self.last - self.from;
+        let per_second = runs as f64 / seconds;
+        let left = (all - runs) as f64 / per_second;
+        // Progress is a courtesy: a terminal that went away must not end the work.
+        let _ = write!(io::stderr(), "\r\x1b[K{runs} of {all} seeds, {per_second:.0} seeds/s, {left:.0} s to go");
+    }
+
+    /// Leaves the line to the result.
+    fn clear_progress(&self) {
+        if self.progress && self.shown.load(Ordering::Relaxed) > 0 {
+            // As above: nobody may be there to see it.
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

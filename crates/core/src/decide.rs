@@ -68,6 +68,11 @@ fn remember(plan: &mut Plan<'_>) {
             plan.memory.reign_seen = Some((leader.epoch, seen.now));
         }
     }
+    // What was proven of the last record of one reign says nothing about the next.
+    let reign = seen.lease.map(|lease| lease.epoch);
+    if plan.memory.handover.as_ref().is_some_and(|handover| Some(handover.epoch) != reign) {
+        plan.memory.handover = None;
+    }
     if let Some(lease) = seen.lease {
         plan.memory.promised = plan.memory.promised.max(lease.epoch);
         // Whoever held it last, it is this member now: what was yielded before is over.

@@ -73,6 +73,8 @@ pub struct Race {
 /// A handover by the holder, planned or because its agent ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handover {
+    /// The reign that it ends. With its lease the handover is over, too.
+    pub epoch: Epoch,
     /// Who shall lead; none while it is being chosen.
     pub candidate: Option<MemberName>,
     /// How far it is.

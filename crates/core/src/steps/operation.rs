@@ -26,6 +26,14 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     | OperationKind::FinishBootstrap { epoch } = operation.kind
         && seen.valid_lease(plan.settings).is_none_or(|lease| lease.epoch != epoch)
     {
+        if plan.settings.paused && matches!(operation.kind, OperationKind::FinishBootstrap { .. }) {
+            // It is a primary already, and nobody leads beside a paused one.
+            plan.act(Action::CancelOperation);
+            return plan.taken(
+                Step::Operation,
+                format!("{}: given up, the lease is lost; paused: the server is left alone", operation.kind),
+            );
+        }
         plan.begin(OperationKind::Stop { mode: crate::decision::StopMode::Kill });
         return plan.taken(Step::Operation, format!("{}: the lease is lost", operation.kind));
     }

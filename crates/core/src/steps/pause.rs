@@ -17,6 +17,10 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         plan.act(Action::DisarmGuard { why: Disarm::Paused });
     }
     let holder = seen.valid_lease(settings).is_some();
+    if holder && plan.memory.handover.is_some() {
+        // An operator asked for it before the pause, and its server may be stopped already.
+        return plan.pass(Step::Pause, "paused, but a handover is under way");
+    }
     let named = seen.store.cluster.failover.as_ref().is_some_and(|request| request.candidate.is_some());
     if named && (holder || seen.store.cluster.leader.is_none()) {
         // A switchover or manual failover to a named member is an operator's own word.

@@ -10,7 +10,7 @@ use crate::decision::{Action, OperationKind, StopMode};
 use crate::election::{Candidate, better_than};
 use crate::lease::soft_deadline;
 use crate::memory::{Handover, HandoverPhase, Yielded};
-use crate::observation::{FailoverRequest, Lease, Observation, Outcome, PeerAnswer};
+use crate::observation::{ControlState, FailoverRequest, Lease, Observation, Outcome, PeerAnswer};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 
@@ -80,8 +80,13 @@ pub(crate) fn for_termination(plan: &mut Plan<'_>) -> Flow {
 fn choose(plan: &mut Plan<'_>, candidate: Option<MemberName>, lease: Lease) -> Flow {
     let seen = plan.seen;
     plan.memory.last_handover = None;
-    plan.memory.handover =
-        Some(Handover { candidate, phase: HandoverPhase::Choosing, since: seen.now, asked: seen.now });
+    plan.memory.handover = Some(Handover {
+        epoch: lease.epoch,
+        candidate,
+        phase: HandoverPhase::Choosing,
+        since: seen.now,
+        asked: seen.now,
+    });
     plan.act(Action::AskPeers { members: seen.other_members().cloned().collect() });
     plan.wake_after(ASK_AGAIN);
     plan.taken(Step::Switchover, format!("hands over the lease of {}: asks who can lead", lease.epoch))
@@ -124,6 +129,7 @@ fn choosing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
     plan.wake_after(ASK_AGAIN);
     let text = format!("asks {candidate} to make itself ready");
     plan.memory.handover = Some(Handover {
+        epoch: lease.epoch,
         candidate: Some(candidate),
         phase: HandoverPhase::Preparing,
         since: seen.now,
@@ -222,6 +228,9 @@ fn proving(
 ) -> Flow {
     let seen = plan.seen;
     let Some(candidate) = handover.candidate.clone() else { return resume(plan, "no candidate was chosen") };
+    if goes_on_after(seen, &checkpoint) {
+        return call_off(plan, "the server was started again before anybody had proven anything");
+    }
     let proof = seen.peers.get(&candidate).and_then(|answer| answer.proof).filter(|(record, _)| *record == checkpoint);
     match proof {
         Some((_, true)) => {
@@ -248,6 +257,14 @@ fn proving(
             plan.blocked(Step::Switchover, format!("waits for {candidate} to prove that it holds the {checkpoint}"))
         }
     }
+}
+
+/// The checkpoint is not the last record any more: the server runs again, or has run, by somebody else's hand.
+fn goes_on_after(seen: &Observation, checkpoint: &ShutdownCheckpoint) -> bool {
+    let written = seen.database().is_some_and(|database| {
+        database.state != ControlState::ShutDown || database.end.is_some_and(|end| end != checkpoint.end)
+    });
+    written || seen.primary().is_some()
 }
 
 /// The server was stopped but nobody may take over: it is the primary again as soon as it is up.
