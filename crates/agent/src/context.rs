@@ -44,6 +44,8 @@ pub(crate) struct Context {
     recovery: Mutex<Following>,
     progress: Mutex<Option<(u64, u64)>>,
     timeline: AtomicU32,
+    /// One at a time runs the server's `archive_command`.
+    pub(crate) archiving: tokio::sync::Mutex<()>,
 }
 
 /// Both configurations, and what follows from them.
@@ -117,6 +119,7 @@ impl Context {
             recovery: Mutex::new(following),
             progress: Mutex::new(None),
             timeline: AtomicU32::new(0),
+            archiving: tokio::sync::Mutex::default(),
         }
     }
 

@@ -286,6 +286,9 @@ impl HaLoop {
         for action in &decision.actions {
             if let Action::Exit { code, why } = action {
                 // Before it was ever ready, starting it again would only say the same again.
+                if *code == 0 {
+                    crate::operations::archive_at_end(&self.context).await;
+                }
                 let code = if *code != 0 && !self.ready { EXIT_CONFIGURATION } else { *code };
                 return Err(Ended { code, why: why.clone() });
             }

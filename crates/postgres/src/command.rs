@@ -93,6 +93,7 @@ pub(crate) struct Tool {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
     deadline: Duration,
 }
 
@@ -102,6 +103,7 @@ impl Tool {
             program: program.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            directory: None,
             deadline: Duration::from_secs(60),
         }
     }
@@ -118,6 +120,12 @@ impl Tool {
 
     pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where it runs; the agent's own directory without this.
+    pub(crate) fn directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -190,6 +198,9 @@ impl Tool {
         command.args(&self.arguments).env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| keeps_variable(name)));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A copy that nobody watches must not go on writing into the directory: it ends with the thread that runs it.
         ChildSetup { parent_death_signal: Some(Signal::KILL), ..ChildSetup::default() }.apply(&mut command);

@@ -5,6 +5,7 @@
 //! that asks the guard. Nothing here decides about the cluster; each function does one thing and says what came of
 //! it. Functions that are not `async` read or write small local files and block for as long as the disk does.
 
+mod archive;
 mod base_backup;
 mod command;
 mod config_files;
@@ -33,6 +34,7 @@ mod start;
 mod users;
 mod wal;
 
+pub use archive::{ArchiveError, Archived, archive_waiting};
 pub use base_backup::{BaseBackupError, Progress, base_backup};
 pub use command::CommandError;
 pub use config_files::{

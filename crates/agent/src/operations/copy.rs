@@ -6,7 +6,7 @@ use pgbaton_postgres::{BaseBackupError, CommandError, ControlFile, HostPort, Ups
 use pgbaton_types::MemberName;
 use tokio::time::sleep;
 
-use super::OperationError;
+use super::{OperationError, archive};
 use crate::context::Context;
 use crate::keys;
 use crate::spec::options;
@@ -71,6 +71,8 @@ fn explained(error: BaseBackupError) -> OperationError {
 pub(super) async fn rewind(context: &Context, from: &MemberName) -> Result<(), OperationError> {
     let config = context.config();
     let source = address(context, from)?;
+    // The rewind removes what waits.
+    archive::before_rewind(context).await;
     save_tail(context);
     let options = options(&config.effective.rewind);
     pgbaton_postgres::rewind(&config.spec, &source, &options, SILENCE_MAX, |line| tracing::info!(line, "pg_rewind"))

@@ -1,6 +1,7 @@
 //! Work that takes time, one file each. An operation does what its kind says and reports what came of it; it decides nothing, and
 //! leaves nothing half done that a later look would not show.
 
+mod archive;
 mod copy;
 mod make;
 mod promote;
@@ -19,6 +20,7 @@ use crate::context::Context;
 use crate::state::StateError;
 use crate::text::chain;
 
+pub(crate) use archive::at_end as archive_at_end;
 pub(crate) use make::publish_config;
 
 /// Why an operation did not do its work. Large errors are boxed: they are moved through every operation.

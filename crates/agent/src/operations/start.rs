@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_guard::wire::ServerCommand;
@@ -9,8 +10,8 @@ use pgbaton_postgres::{CommandLine, ControlFile, Readiness, StartAs, prepare_sta
 use pgbaton_types::MemberName;
 use tokio::time::sleep;
 
-use super::OperationError;
 use super::promote::remove_placeholders;
+use super::{OperationError, archive};
 use crate::clock;
 use crate::context::Context;
 use crate::observe;
@@ -19,7 +20,10 @@ use crate::observe;
 const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Starts as a standby of `upstream`, or of nobody.
-pub(super) async fn standby(context: &Context, upstream: Option<&MemberName>) -> Result<(), OperationError> {
+pub(super) async fn standby(context: &Arc<Context>, upstream: Option<&MemberName>) -> Result<(), OperationError> {
+    if upstream.is_some() {
+        archive::before_start(context).await;
+    }
     context.set_prepared(None);
     let recovery = context.follow(upstream)?;
     if recovery.upstream.is_none() {

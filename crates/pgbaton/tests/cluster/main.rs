@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod agent_killed;
+mod archive;
 mod failover;
 mod formation;
 mod identity;

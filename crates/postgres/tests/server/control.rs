@@ -85,3 +85,44 @@ server_test! {
         assert!(!pgbaton_postgres::unarchived_segments(&primary.spec.data_dir).unwrap().is_empty());
     }
 }
+
+server_test! {
+    async fn what_a_stopped_server_left_is_archived_by_its_own_command() {
+        let root = scratch();
+        let archive = root.path().join("archive");
+        std::fs::create_dir(&archive).unwrap();
+        let mut primary = Server::primary(root.path(), "a").await;
+        primary.stop(Signal::INT);
+        primary.spec.parameters.insert("archive_mode".into(), "on".into());
+        // The archiver fails as long as the server runs.
+        let command = format!("test -e {0}/open && cp %p {0}/%f", archive.display());
+        primary.spec.parameters.insert("archive_command".into(), command);
+        primary.start(StartAs::Primary, &Recovery::default()).await;
+        for _ in 0..3 {
+            primary.sql("SELECT pg_logical_emit_message(false, 'a', 'b')").await;
+            primary.sql("SELECT pg_switch_wal()").await;
+        }
+        primary.stop(Signal::INT);
+        let spec = &primary.spec;
+        let waiting = pgbaton_postgres::unarchived_segments(&spec.data_dir).unwrap();
+        assert!(waiting.len() >= 3, "{waiting:?}");
+
+        let closed = pgbaton_postgres::archive_waiting(spec, PATIENCE, || true).await.unwrap();
+        assert_eq!((closed.done.len(), &closed.left), (0, &waiting));
+        assert!(closed.why.unwrap().contains("exit status: 1"));
+
+        std::fs::write(archive.join("open"), "").unwrap();
+        let stopped = pgbaton_postgres::archive_waiting(spec, PATIENCE, || false).await.unwrap();
+        assert_eq!((stopped.done.len(), stopped.why), (0, None));
+        let archived = pgbaton_postgres::archive_waiting(spec, PATIENCE, || true).await.unwrap();
+        assert_eq!((&archived.done, archived.left.len(), archived.why), (&waiting, 0, None));
+        for name in &waiting {
+            let segment = std::fs::read(spec.data_dir.join("pg_wal").join(name)).unwrap();
+            assert!(std::fs::read(archive.join(name)).unwrap() == segment, "{name} differs");
+        }
+        // The server sees that nothing waits any more.
+        primary.start(StartAs::Primary, &Recovery::default()).await;
+        let spec = &primary.spec;
+        assert!(pgbaton_postgres::unarchived_segments(&spec.data_dir).unwrap().is_empty());
+    }
+}
