@@ -12,8 +12,14 @@ use crate::raft_types::Request;
 use crate::state_machine::now;
 use crate::timing::{SLOW_FLUSH, STUCK_FLUSH};
 
-/// The longest pause between two looks: what a lease may end late by, besides the commit of its end.
-const TICK: Duration = Duration::from_millis(100);
+/// The longest pause between two looks: what a slow disk is noticed late by. What cannot wait for it wakes [`keep`] itself: a
+/// change of the leader, a failed log. The end of a lease is looked for at its time; one that began since the last look has longer
+/// than this, as the agents' leases are of seconds.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The pause instead when something is under way that shall not take long: a write of the log, the end of a lease that was not
+/// committed.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the end of a lease may take to be committed before it is proposed again.
 const EXPIRE_WITHIN: Duration = Duration::from_secs(2);
@@ -31,13 +37,18 @@ const CAUGHT_UP_ENTRIES: u64 = 16;
 /// host holds the baton. Also notices when Raft or the log has stopped.
 pub(crate) async fn keep(node: Arc<Node>) {
     let mut failed = node.flush.failed();
+    let mut server = node.raft.server_metrics();
     let mut avoided: Option<BootTime> = None;
     let mut handed_over: Option<BootTime> = None;
     loop {
+        drop(server.borrow_and_update());
         let leads = node.leading_term().is_some();
-        let pause = if leads { end_leases(&node).await } else { TICK };
+        let mut pause = if leads { end_leases(&node).await } else { LOOK };
         if leads {
             let busy = node.flush.busy_for(now());
+            if !busy.is_zero() {
+                pause = pause.min(LOOK_AGAIN);
+            }
             if busy > SLOW_FLUSH && due(handed_over, HAND_OVER_EVERY) {
                 handed_over = Some(now());
                 hand_over(&node, "its disk is slow").await;
@@ -52,17 +63,33 @@ pub(crate) async fn keep(node: Arc<Node>) {
                 avoided = hand_over(&node, "its host holds the baton").await.then(now).or(avoided);
             }
         }
-        if let Err(error) = &node.raft.metrics().borrow_watched().running_state {
-            node.set_fatal(error.to_string());
-            return;
-        }
-        // Woken at once when the log fails; what it says is read where the borrow has ended.
-        drop(tokio::time::timeout(pause, failed.wait_for(Option::is_some)).await);
+        let news = async {
+            tokio::select! {
+                // What it says is read where the borrow has ended.
+                failed = failed.wait_for(Option::is_some) => { drop(failed); false }
+                changed = server.changed() => changed.is_err(),
+            }
+        };
+        let ended = tokio::time::timeout(pause, news).await.unwrap_or(false);
         let failure = failed.borrow().clone();
         if let Some(reason) = failure {
             stop(&node, reason).await;
             return;
         }
+        if let Some(reason) = last_words(&node, ended) {
+            node.set_fatal(reason);
+            return;
+        }
+    }
+}
+
+/// Why Raft has stopped, if it has; `ended`: nothing more comes from it.
+fn last_words(node: &Node, ended: bool) -> Option<String> {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    match &metrics.running_state {
+        Err(error) => Some(error.to_string()),
+        Ok(()) => ended.then(|| "Raft ended without giving a reason; this is a bug".to_owned()),
     }
 }
 
@@ -84,7 +111,7 @@ async fn end_leases(node: &Node) -> Duration {
         (applied.times.due(now()), applied.times.next_expiry())
     };
     if ids.is_empty() {
-        return next.map_or(TICK, |next| next.since(now()).min(TICK));
+        return next.map_or(LOOK, |next| next.since(now()).min(LOOK));
     }
     tracing::info!(?ids, "leases have run out");
     let proposal = node.raft.client_write(Request(Command::LeaseExpire { ids }));
@@ -92,11 +119,11 @@ async fn end_leases(node: &Node) -> Duration {
         Ok(Ok(_applied)) => Duration::ZERO,
         Ok(Err(error)) => {
             tracing::info!(%error, "the end of leases was not committed");
-            TICK
+            LOOK_AGAIN
         }
         Err(_) => {
             tracing::warn!("the end of leases was not committed in time");
-            TICK
+            LOOK_AGAIN
         }
     }
 }

@@ -72,10 +72,11 @@ impl Node {
 
     /// The term in which this node leads, as far as it knows. From here on lease times belong to that term.
     pub(crate) fn leading_term(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
+        // The first of openraft's channels that tells it.
+        let server = self.raft.server_metrics();
         let leads_in = {
-            let metrics = metrics.borrow_watched();
-            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+            let server = server.borrow_watched();
+            (server.state == ServerState::Leader).then(|| server.vote.leader_id().term)
         };
         let mut applied = self.machine.locked();
         if applied.leads_in != leads_in {
