@@ -5,11 +5,12 @@ use std::time::Duration;
 use pgbaton_types::{BootTime, Divergence, Lsn, MemberName, TimelineHistory};
 
 use crate::bugs::Bug;
+use crate::decision::OperationKind;
 use crate::lease;
 use crate::memory::{Memory, Proven};
 use crate::observation::{
-    Answer, ControlState, Database, Directory, Initialize, LeaderKey, Lease, Observation, PeerAnswer, PrimaryStatus,
-    Server, StandbyStatus,
+    Answer, ControlState, Database, Directory, Initialize, LeaderKey, Lease, Observation, Operation, PeerAnswer,
+    PrimaryStatus, Server, StandbyStatus, Work,
 };
 use crate::settings::Settings;
 
@@ -147,6 +148,7 @@ pub(crate) fn unfit(settings: &Settings, seen: &Observation) -> Option<String> {
         Server::Running { answer: Answer::Primary(_), .. } => {
             return Some("its server is a primary already".to_owned());
         }
+        Server::Stopped { .. } if being_cloned(seen) => return Some("it is still being cloned".to_owned()),
         Server::Stopped { .. } | Server::Dying { .. } => return Some("its server does not run".to_owned()),
     };
     if !seen.guard.alive {
@@ -163,6 +165,13 @@ pub(crate) fn unfit(settings: &Settings, seen: &Observation) -> Option<String> {
         return Some(format!("its data belongs to the cluster {}, not to {system_id}", database.system_id));
     }
     unfit_by_history(settings, seen, standby)
+}
+
+/// The copy of another member's data is not complete yet, or not begun.
+fn being_cloned(seen: &Observation) -> bool {
+    let cloning = |operation: &Operation| matches!(operation.kind, OperationKind::Clone { .. });
+    seen.operation.as_ref().is_some_and(cloning)
+        || matches!(seen.local.directory, Directory::Empty | Directory::Incomplete { work: Work::Clone })
 }
 
 fn unfit_by_history(settings: &Settings, seen: &Observation, standby: &StandbyStatus) -> Option<String> {

@@ -210,6 +210,10 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
         plan.begin(OperationKind::FinishBootstrap { epoch: lease.epoch });
         return plan.taken(Step::Leader, "makes the roles of the new cluster");
     }
+    if seen.store.as_of.is_none() {
+        // An agent that was started again: what an unread store does not show may all be there.
+        return plan.blocked(Step::Leader, "the server is the primary; the store has not been read yet");
+    }
     if let Some(database) = seen.database()
         && !matches!(cluster.initialize, Initialize::Done(_))
     {

@@ -28,6 +28,9 @@ pub(crate) fn run(text: &str) -> Result<String, String> {
             // The block that was told before is replaced by what happens.
             while lines.next_if(|(_, line)| !line.trim().is_empty()).is_some() {}
             out.push_str(&stage.decide());
+        } else if words == "asked" {
+            while lines.next_if(|(_, line)| !line.trim().is_empty()).is_some() {}
+            out.push_str(&stage.asked());
         } else if !words.is_empty() {
             stage.change(&mut Words::new(words)).map_err(|error| format!("line {}: {line:?}: {error}", number + 1))?;
         }
@@ -84,6 +87,12 @@ impl Stage {
         }
         self.carry_over(&decision);
         block
+    }
+
+    /// What this member says to others that ask whether it would lead.
+    fn asked(&self) -> String {
+        let why = decide(&self.settings, &self.seen).unfit;
+        format!("----\n{}\n", why.unwrap_or_else(|| "it would lead".to_owned()))
     }
 
     /// What the executor would have done at once, so that a story need not say it.
