@@ -169,6 +169,11 @@ pub(crate) fn stragglers(world: &World) -> Vec<usize> {
             return !settings.remove_data_on_rewind_failure;
         }
         let Some(data) = &postgres.data else { return false };
+        // Two timelines of one number: by PostgreSQL's own means nobody can tell that this copy has parted from the
+        // leader's. Members never make such a pair (S6), only an operator's promotion does, who has to rebuild the copy.
+        if data.wal.parted_on_one_number(&source.wal) {
+            return true;
+        }
         let diverged = !source.wal.holds_all_of(&data.wal) && data.state != ControlState::InProduction;
         let rebuilt = settings.use_pg_rewind && data.rewindable || settings.remove_data_on_diverged;
         data.system_id != source.system_id || diverged && !rebuilt

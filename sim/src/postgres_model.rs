@@ -80,6 +80,8 @@ pub(crate) struct Running {
     pub(crate) role: Role,
     /// The reign in which it was started or promoted as a primary; none for a standby or when somebody else did it.
     pub(crate) reign: Option<Epoch>,
+    /// An operator promoted it himself, to a timeline whose number nobody reserved.
+    pub(crate) by_hand: bool,
     /// Whom its configuration names.
     pub(crate) upstream: Option<usize>,
     /// The WAL receiver streams.
@@ -190,6 +192,7 @@ impl Postgres {
             since: now,
             role: Role::Starting,
             reign: None,
+            by_hand: false,
             upstream,
             streaming: false,
             streamed: false,

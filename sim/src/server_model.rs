@@ -69,13 +69,12 @@ impl World {
             return;
         }
         let Some(timeline) = postgres.promoted(id) else { return };
-        let reign = postgres.reign();
         trace!(self, "{}: server: promoted to timeline {timeline}", self.names[member]);
         self.note_strange(member);
         let wait = self.scenario.checkpoint_longest;
         let wait = self.up_to(wait);
         self.after(wait, Event::Checkpoint { member, life });
-        self.witness(&Moment::Promoted { member, reign, timeline });
+        self.witness(&Moment::Promoted { member, timeline });
         self.upstream_is_up(member);
         self.operation_progress(member);
         self.wake_agent(member);
@@ -276,6 +275,7 @@ impl World {
         let Some(running) = postgres.running_mut().filter(|running| running.role == Role::Standby) else { return };
         running.role = Role::Promoting;
         running.reign = reign;
+        running.by_hand = reign.is_none();
         running.streaming = false;
         running.upstream = None;
         running.replay_paused = false;

@@ -137,6 +137,9 @@ impl World {
         host.agent.renewing = false;
         let Some(held) = &mut host.agent.lease else { return };
         match answer {
+            // What comes back after the deadline makes nothing valid again: others may have been told that it has run out.
+            Some(Answer::Renewed(Some(_)))
+                if !host.agent.settings.paused && host.clock.read(now).reached(held.lease.deadline) => {}
             Some(Answer::Renewed(Some(granted))) => {
                 let granted = *granted;
                 let times = RenewalTimes { sent, answered: host.clock.read(now) };

@@ -80,6 +80,13 @@ impl Wal {
         self.common(other) == other.len()
     }
 
+    /// Both logs go on after their common part, on timelines of the same number.
+    pub(crate) fn parted_on_one_number(&self, other: &Self) -> bool {
+        let common = self.common(other);
+        let next = self.records.get(common).zip(other.records.get(common));
+        next.is_some_and(|(own, theirs)| own.timeline == theirs.timeline)
+    }
+
     /// Takes over what `source` has beyond the end of this log, of which `source` holds everything.
     pub(crate) fn extend_from(&mut self, source: &Self) {
         let have = self.len();

@@ -103,15 +103,23 @@ impl TimelineHistory {
         self.ancestors.iter().find(|entry| entry.timeline == timeline).map(|entry| Some(entry.switch))
     }
 
+    /// The timelines, oldest first, each with where it was left (none: the last one).
+    fn chain(&self) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> {
+        let ancestors = self.ancestors.iter().map(|entry| (entry.timeline, Some(entry.switch)));
+        ancestors.chain([(self.timeline, None)])
+    }
+
     /// Whether a copy with history `copy`, whose WAL ends at `end`, can follow this history as it is.
     ///
     /// Decided by ancestry and switch positions, never by comparing timeline numbers.
     pub fn divergence_of(&self, copy: &Self, end: Lsn) -> Divergence {
         let mut common = None;
-        // The timelines of the copy, oldest first, each with where it left it (none: the last one).
-        let own = copy.ancestors.iter().map(|entry| (entry.timeline, Some(entry.switch)));
-        for (timeline, left) in own.chain([(copy.timeline, None)]) {
-            let Some(ours) = self.end_of(timeline) else { break };
+        // A copy whose history file is missing is known from its last timeline on only.
+        let oldest = copy.chain().next().map(|(timeline, _)| timeline);
+        let mut ours = self.chain().skip_while(|(timeline, _)| Some(*timeline) != oldest);
+        for (timeline, left) in copy.chain() {
+            // The next timeline of both, not any of that number: two promotions may have taken the same one.
+            let Some((_, ours)) = ours.next().filter(|(same, _)| *same == timeline) else { break };
             match (left, ours) {
                 (Some(left), Some(ours)) if left == ours => common = Some(left),
                 (left, ours) => {
@@ -173,6 +181,12 @@ mod tests {
         let a = fork(&one, 2, 100);
         let b = fork(&one, 2, 90);
         assert_eq!(a.divergence_of(&b, Lsn(150)), Divergence::At(Lsn(90)));
+        // Two promotions took the number 4: one from timeline 2, the other from timeline 3.
+        let of_two = fork(&a, 4, 120);
+        let of_three = fork(&fork(&a, 3, 120), 4, 300);
+        assert_eq!(of_three.divergence_of(&of_two, Lsn(200)), Divergence::At(Lsn(120)));
+        // A copy without its history file is still placed by its last timeline.
+        assert_eq!(of_three.divergence_of(&TimelineHistory::root(TimelineId(3)), Lsn(200)), Divergence::None);
     }
 
     #[test]

@@ -3,7 +3,7 @@ use pgbaton_types::Epoch;
 use super::Moment;
 use crate::operator_model::OperatorKind;
 use crate::postgres_model::Process;
-use crate::time::Time;
+use crate::time::{Time, nanos};
 use crate::world::World;
 
 /// What several invariants need to know of the past.
@@ -11,15 +11,13 @@ use crate::world::World;
 pub(crate) struct Chronicle {
     /// All grants of the lease.
     pub(crate) grants: Vec<Grant>,
-    /// For each member the life of its server that ran as a primary while the cluster was paused: nobody enforces
-    /// anything on it.
+    /// For each member the life of its server that ran while the cluster was paused: nobody enforces anything on it,
+    /// until its guard is armed again after the pause.
     tainted: Vec<Option<u64>>,
     /// When the store was wiped last.
     pub(crate) wiped: Option<Time>,
-    /// A directory was lost: there may be fewer copies than a member could know.
-    pub(crate) directory_lost: bool,
-    /// An operator promoted a server by hand: its timeline's number was reserved by nobody.
-    pub(crate) promoted_by_hand: bool,
+    /// When a directory was lost last.
+    directory_lost: Option<Time>,
 }
 
 /// A grant of the lease by the store.
@@ -37,13 +35,7 @@ pub(crate) struct Grant {
 
 impl Chronicle {
     pub(super) fn new(members: usize) -> Self {
-        Self {
-            grants: Vec::new(),
-            tainted: vec![None; members],
-            wiped: None,
-            directory_lost: false,
-            promoted_by_hand: false,
-        }
+        Self { grants: Vec::new(), tainted: vec![None; members], wiped: None, directory_lost: None }
     }
 
     /// What has to be known when the invariants look at the moment.
@@ -57,12 +49,14 @@ impl Chronicle {
                 self.grants.push(Grant { member: *member, epoch: *epoch, at: world.now, handed_over });
             }
             Moment::Operated(OperatorKind::WipeStore) => self.wiped = Some(world.now),
-            Moment::Operated(OperatorKind::LoseDirectory) => self.directory_lost = true,
-            Moment::Operated(OperatorKind::PromoteByHand) => self.promoted_by_hand = true,
-            Moment::Changed | Moment::Acknowledged { .. } if world.scenario.settings[0].paused => {
+            Moment::Operated(OperatorKind::LoseDirectory) => self.directory_lost = Some(world.now),
+            Moment::Changed | Moment::Acknowledged { .. } => {
+                let paused = world.scenario.settings[0].paused;
                 for (tainted, host) in self.tainted.iter_mut().zip(&world.hosts) {
-                    if host.postgres.tree_alive() {
+                    if paused && host.postgres.tree_alive() {
                         *tainted = Some(host.postgres.life);
+                    } else if !paused && host.guard.armed.is_some() {
+                        *tainted = None;
                     }
                 }
             }
@@ -70,13 +64,20 @@ impl Chronicle {
         }
     }
 
+    /// A directory was lost so lately that the others cannot know it: the lost one's member key lives as long as its
+    /// session, which is renewed for one ttl and ends in another.
+    pub(crate) fn directory_lost_lately(&self, world: &World) -> bool {
+        let known_after = 2 * nanos(world.scenario.settings[0].ttl);
+        self.directory_lost.is_some_and(|lost| world.now - lost <= known_after)
+    }
+
     /// The newest grant.
     pub(crate) fn last_grant(&self) -> Option<&Grant> {
         self.grants.last()
     }
 
-    /// Whether the running server is one that nobody answers for: it ran while the cluster was paused, or an operator
-    /// started or promoted it himself.
+    /// Whether the running server is one that nobody answers for: it ran while the cluster was paused and no guard has
+    /// been armed for it since, or an operator started or promoted it himself.
     pub(crate) fn is_operators(&self, world: &World, member: usize) -> bool {
         let postgres = &world.hosts[member].postgres;
         // Orphans are what is left of the life before.

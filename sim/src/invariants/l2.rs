@@ -11,9 +11,9 @@ use crate::world::World;
 pub(crate) struct AllFollow;
 
 impl Invariant for AllFollow {
-    fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
         let (Moment::Settled, Some(healing)) = (moment, &world.healing) else { return Ok(()) };
-        if healing.led_since.is_none() || world.now < healing.followed_by || past.promoted_by_hand {
+        if healing.led_since.is_none() || world.now < healing.followed_by {
             return Ok(());
         }
         let Some(straggler) = stragglers(world).first().copied() else { return Ok(()) };

@@ -45,7 +45,7 @@ pub(crate) enum Moment<'a> {
     /// The store has granted the lease.
     Granted { member: usize, epoch: Epoch },
     /// A server accepts writes on a new timeline.
-    Promoted { member: usize, reign: Option<Epoch>, timeline: TimelineId },
+    Promoted { member: usize, timeline: TimelineId },
     /// A client's commit was acknowledged.
     Acknowledged { member: usize },
     /// WAL has arrived at a standby.

@@ -7,7 +7,8 @@ use crate::world::World;
 
 /// **S8**: a database is put away only with proof: it is unfinished, or it really diverged and the configuration
 /// allows to rebuild it, or its rewind really failed and the configuration allows that, or an operator asked; and never
-/// when it is the only one. A clone or a new cluster is made only in an empty directory.
+/// when it is the only one, as far as anybody can know: what is put away is renamed, so a copy that turns out to have been
+/// the last, because another directory was lost in the same moment, is still there for an operator. A clone or a new cluster is made only in an empty directory.
 ///
 /// What was put away may have been the only copy of somebody's commits.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ fn quarantine(world: &World, past: &Chronicle, member: usize, why: QuarantineRea
     }
     let complete = |host: &Host| host.postgres.incomplete.is_none() && host.postgres.data.is_some();
     let others = world.hosts.iter().enumerate().any(|(other, host)| other != member && complete(host));
-    if complete(host) && !others && !past.directory_lost {
+    if complete(host) && !others && !past.directory_lost_lately(world) {
         return Err("it is the only copy".to_owned());
     }
     match why {
@@ -77,7 +78,7 @@ fn quarantine(world: &World, past: &Chronicle, member: usize, why: QuarantineRea
                 (Some(leader), Some(own)) if leader.system_id == own.system_id && leader.wal.holds_all_of(&own.wal) => {
                     Err("it has not diverged".to_owned())
                 }
-                (None, _) if !past.directory_lost => Err("the leader has no data".to_owned()),
+                (None, _) if !past.directory_lost_lately(world) => Err("the leader has no data".to_owned()),
                 _ => Ok(()),
             }
         }

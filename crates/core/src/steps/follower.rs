@@ -179,7 +179,7 @@ pub(crate) fn without_data(plan: &mut Plan<'_>) -> Flow {
     plan.taken(Step::Follower, "the data directory is gone from under the server: kills it")
 }
 
-fn kill_remains(plan: &mut Plan<'_>) -> Flow {
+pub(crate) fn kill_remains(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
     if seen.shut_down() && seen.guard.armed {
         // Cleanly shut down: it may finish archiving and sending until the deadline of the lease that it ran under,

@@ -55,6 +55,12 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
 
 fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
+    let orphans = matches!(seen.local.server, Server::Dying { .. }) && !seen.shut_down();
+    if orphans && (seen.lease.is_some() || seen.store.cluster.leader.as_ref().is_some_and(|key| key.member == seen.me))
+    {
+        // Whatever it was when it was last seen: nothing covers what it may still commit.
+        return follower::kill_remains(plan);
+    }
     let idle = seen.stopped() || seen.shut_down() || seen.standby().is_some();
     if let Some(lease) = seen.lease {
         let why = if seen.key_is_gone(lease, plan.settings) { "its key is gone" } else { "it has passed its deadline" };

@@ -27,7 +27,10 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         return plan.pass(Step::Pause, "paused, but an operator asked for a named candidate");
     }
     if holder && let Some(primary) = seen.primary() {
-        plan.act(Action::PublishPosition { position: primary.position });
+        // Of a cluster that is not complete nothing is published: another one may take its place.
+        if seen.database().is_some() {
+            plan.act(Action::PublishPosition { position: primary.position });
+        }
         return plan.blocked(Step::Pause, "paused: the primary goes on, its lease is renewed");
     }
     if let Some(lease) = seen.lease
