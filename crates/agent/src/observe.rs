@@ -59,6 +59,8 @@ pub(crate) struct Observer {
     client: LocalClient,
     spec: Arc<ServerSpec>,
     silent_since: Option<BootTime>,
+    /// Why the server did not let the agent in when it was last asked.
+    refused: Option<String>,
     stopped_since: Option<BootTime>,
     dying_since: Option<BootTime>,
     found: Found,
@@ -73,6 +75,7 @@ impl Observer {
             client: client(&spec),
             spec,
             silent_since: None,
+            refused: None,
             stopped_since: None,
             dying_since: None,
             found: Found::NotYet,
@@ -196,7 +199,7 @@ impl Observer {
         match sampled {
             Ok(sample) => match self.answer(context, &sample) {
                 Ok(answer) => {
-                    self.silent_since = None;
+                    (self.silent_since, self.refused) = (None, None);
                     (answer, Some(Arc::new(sample)))
                 }
                 Err(why) => {
@@ -210,7 +213,14 @@ impl Observer {
                 (Answer::Starting, None)
             }
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the server does not answer");
+                let why = chain(&error);
+                tracing::debug!(error = why, "the server does not answer");
+                // Once for each reason: it stays until somebody corrects it.
+                if error.readiness() == Readiness::Refused && self.refused.as_ref() != Some(&why) {
+                    let advice = "check postgresql.authentication.superuser and pg_hba";
+                    tracing::warn!(why, "the server does not let the agent in: {advice}");
+                    self.refused = Some(why);
+                }
                 (Answer::Silent { since: *self.silent_since.get_or_insert(now) }, None)
             }
         }

@@ -70,9 +70,14 @@ pub fn run(options: &Options) -> u8 {
         tracing::warn!("{}", warning.summary());
     }
     match begin(options, loaded, environment) {
-        Ok(ended) => {
-            tracing::info!(code = ended.code, "{}", ended.why);
-            ended.code
+        Ok(Ended { code, why }) => {
+            if code == 0 {
+                tracing::info!("{why}");
+            } else {
+                tracing::error!(code, "{why}");
+            }
+            logging::finish();
+            code
         }
         Err(error) => refuse(&error),
     }
@@ -80,6 +85,7 @@ pub fn run(options: &Options) -> u8 {
 
 #[expect(clippy::print_stderr, reason = "a mistake in the start is said whatever the log does")]
 fn refuse(error: &StartError) -> u8 {
+    logging::finish();
     eprintln!("pgbaton: {}", chain(error));
     EXIT_CONFIGURATION
 }
@@ -103,7 +109,7 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     }
     let listener = startup::bind_rest(&local)?;
     let state = StateFile::open(beside(&data_dir, "state"))?;
-    services.block_on(startup::check_server(&config.spec.installation, &data_dir))?;
+    services.block_on(startup::check_server(&config.spec, config.effective.use_pg_rewind))?;
     let connected = services.block_on(Connected::open(&local, &own_facts))?;
     let context = Arc::new(Context::new(Parts {
         me: local.name.clone(),
@@ -196,6 +202,7 @@ fn clean_up_without_guard(data_dir: &Path) {
     if let Err(error) = client::kill_abandoned(data_dir) {
         tracing::error!(%error, "what is left of the server could not be killed");
     }
+    logging::finish();
     std::process::exit(1);
 }
 

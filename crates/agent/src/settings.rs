@@ -1,14 +1,15 @@
 //! Following the configuration: the cluster's document in the store, and the member's own file when it is told to read it again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_config::DynamicConfig;
 use pgbaton_core::Observation;
-use pgbaton_core::observation::Server;
-use pgbaton_postgres::{ServerSignal, write_config};
+use pgbaton_core::observation::{Initialize, Server};
+use pgbaton_postgres::{ControlFile, ServerSignal, write_config};
+use pgbaton_types::BootTime;
 use serde_json::{Map, Value};
 
 use crate::clock;
@@ -111,6 +112,9 @@ impl SettingsKeeper {
         if !spec.data_dir.join("PG_VERSION").exists() || context.kept().bootstrapping {
             return;
         }
+        if !is_ours(context, &spec.data_dir) {
+            return;
+        }
         let document = serde_json::to_vec(&context.config().dynamic.document).unwrap_or_default();
         let cache = spec.data_dir.join(CACHE);
         if std::fs::read(&cache).ok().as_deref() != Some(&document)
@@ -162,8 +166,19 @@ impl SettingsKeeper {
     }
 }
 
+/// Whether files in the data directory may be written: its server runs under our guard, or its database is the one that the store names. Another
+/// cluster's data stays as it is; what is written too late for a start, the start writes.
+fn is_ours(context: &Context, data_dir: &Path) -> bool {
+    if context.guard.status().is_ok_and(|status| status.postmaster.is_some()) {
+        return true;
+    }
+    let cluster = keys::cluster(&context.view.keys(), None, BootTime::default(), 0);
+    let Initialize::Done(system_id) = cluster.initialize else { return false };
+    ControlFile::read(data_dir).is_ok_and(|control| control.system_id == system_id)
+}
+
 /// The document as it was cached, for a start without a store.
-pub(crate) fn cached(data_dir: &std::path::Path) -> Option<DynamicConfig> {
+pub(crate) fn cached(data_dir: &Path) -> Option<DynamicConfig> {
     let bytes = std::fs::read(data_dir.join(CACHE)).ok()?;
     serde_json::from_slice::<Map<String, Value>>(&bytes).ok().map(|document| DynamicConfig::read(document).0)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pgbaton_config::{HostPort, LoadError, LocalConfig};
 use pgbaton_guard::client::ClientError;
-use pgbaton_postgres::{DataDirError, Installation, InstallationError, inspect};
+use pgbaton_postgres::{DataDirError, FileError, InstallationError, Program, ServerSpec, inspect, write_passfile};
 use pgbaton_store_embedded::OpenError;
 use pgbaton_sys::lock::{FileLock, LockError};
 
@@ -42,14 +42,44 @@ pub(crate) enum StartError {
     },
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(
+        "the passwords cannot be written for PostgreSQL's programs: correct postgresql.pgpass, or its directory's owner and mode"
+    )]
+    Passfile(#[source] FileError),
+    #[error(
+        "the store's directory {} cannot be used: correct its owner and mode, or correct raft.data_dir", path.display()
+    )]
+    StoreDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another agent has the store in {} open: stop it first, or correct raft.data_dir", .0.display())]
+    SecondStore(PathBuf),
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(OpenError),
     #[error("the agent cannot {what}")]
     System {
         what: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+impl From<OpenError> for StartError {
+    /// What an operator can correct is said in the words of the configuration, which the store does not know.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Listen { address, source } => {
+                let (what, key) = ("the other members of the store", "raft.bind_addr or raft.self_addr");
+                Self::Port { what, key, address, source }
+            }
+            OpenError::Directory { path, source } => Self::StoreDir { path, source },
+            OpenError::Lock { path, source: LockError::Held { .. } } => Self::SecondStore(path),
+            OpenError::Lock { path, source: LockError::Io { source, .. } } => Self::StoreDir { path, source },
+            other => Self::Store(other),
+        }
+    }
 }
 
 /// Keeps a second agent from the same data directory, for as long as it lives.
@@ -72,14 +102,19 @@ pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<FileLock, StartError> {
     }
 }
 
-/// The programs are there, and the data directory can be used.
-pub(crate) async fn check_server(installation: &Installation, data_dir: &Path) -> Result<(), StartError> {
-    let version = installation.version().await?;
+/// The programs are there, and the data directory and the passfile can be used. A program that is missed only when a primary is lost is
+/// missed too late.
+pub(crate) async fn check_server(spec: &ServerSpec, use_pg_rewind: bool) -> Result<(), StartError> {
+    let version = spec.installation.version().await?;
     tracing::info!(%version, "PostgreSQL");
-    if let Err(error @ (DataDirError::NotWritable(_) | DataDirError::NotADirectory(_))) = inspect(data_dir) {
+    spec.installation.require(&[Program::Initdb, Program::BaseBackup])?;
+    if use_pg_rewind {
+        spec.installation.require(&[Program::Rewind])?;
+    }
+    if let Err(error @ (DataDirError::NotWritable(_) | DataDirError::NotADirectory(_))) = inspect(&spec.data_dir) {
         return Err(error.into());
     }
-    Ok(())
+    write_passfile(spec).map(drop).map_err(StartError::Passfile)
 }
 
 /// Nobody else listens where the server shall, when no server of ours runs.

@@ -43,6 +43,10 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+/// What to look for where a file is not YAML: the place that the parser names is often behind the mistake.
+const EXPECTED: &str = "expected lines such as 'key: value', indented by blanks and not by tabs, each key once in its section; look for \
+                        an open bracket or quote here and in the lines above";
+
 impl Node {
     /// Reads one YAML document.
     ///
@@ -57,7 +61,7 @@ impl Node {
             Err(error) => {
                 let place = error.location().map_or_else(|| source.whole(), |location| source.place(location));
                 let message = format!("not valid YAML: {}", without_place(&error.without_snippet().to_string()));
-                Err(Box::new(Diagnostic::new(Severity::Error, "", &place, message, "")))
+                Err(Box::new(Diagnostic::new(Severity::Error, "", &place, message, EXPECTED)))
             }
         }
     }

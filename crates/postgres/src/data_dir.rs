@@ -84,7 +84,7 @@ pub enum DataDirError {
     #[error("data directory {} cannot be written by this user: correct its owner and mode", .0.display())]
     NotWritable(PathBuf),
     /// It is no directory.
-    #[error("{} is not a directory", .0.display())]
+    #[error("{} is not a directory: correct postgresql.data_dir", .0.display())]
     NotADirectory(PathBuf),
     /// `PG_VERSION` is there, but is no version.
     #[error("{} has {text:?} instead of a major version", path.display())]

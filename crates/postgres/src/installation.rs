@@ -68,8 +68,15 @@ pub enum InstallationError {
     /// The server program does not answer.
     #[error("cannot find out the version of PostgreSQL")]
     Command(#[from] CommandError),
+    /// A program that will be needed is not there.
+    #[error(transparent)]
+    Missing(CommandError),
     /// The answer is not PostgreSQL's.
-    #[error("{} --version answered {answer:?}, which is not a version of PostgreSQL", program.display())]
+    #[error(
+        "{} --version answered {answer:?}, which is not a version of PostgreSQL: set postgresql.bin_dir to the directory with \
+         PostgreSQL's programs",
+        program.display()
+    )]
     NotPostgres {
         /// The program that was asked.
         program: PathBuf,
@@ -127,6 +134,12 @@ impl Installation {
         }
     }
 
+    /// Fails with the first of these programs that is not there.
+    pub fn require(&self, programs: &[Program]) -> Result<(), InstallationError> {
+        let missing = programs.iter().map(|program| self.absolute_path(*program)).find(|path| !path.is_file());
+        missing.map_or(Ok(()), |program| Err(InstallationError::Missing(CommandError::Missing { program })))
+    }
+
     /// The directory to name when a program is missing.
     pub(crate) fn described(program: &Path) -> String {
         if program.components().count() > 1 {
@@ -150,6 +163,18 @@ fn parse_version(answer: &str) -> Option<ServerVersion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation::in_dir(dir.path());
+        std::fs::write(dir.path().join("postgres"), "").unwrap();
+        installation.require(&[Program::Postgres]).unwrap();
+        let error = installation.require(&[Program::Postgres, Program::Rewind]).unwrap_err().to_string();
+        let rewind = dir.path().join("pg_rewind");
+        let wanted = "does not exist: set postgresql.bin_dir to the directory with PostgreSQL's programs";
+        assert_eq!(error, format!("{} {wanted}", rewind.display()));
+    }
 
     #[test]
     fn versions_are_read_as_packagers_write_them() {

@@ -31,7 +31,15 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     }
     if !seen.view_is_fresh(settings) {
         let why = seen.store_silence();
-        // The server may come up all the same: as a standby it harms nobody.
+        // Only the store tells whether the data is this cluster's, and another one's must not be touched: it is given the time of one
+        // operation for its first answer.
+        if let Server::Stopped { since } = seen.local.server
+            && seen.store.as_of.is_none()
+            && seen.now.since(since) < settings.retry_timeout
+        {
+            return plan.blocked(Step::Race, why);
+        }
+        // Then the server may come up all the same: as a standby it harms nobody.
         if follower::start_without_leader(plan) == Flow::Settled {
             return Flow::Settled;
         }
