@@ -24,7 +24,10 @@ pub(crate) async fn run(members: &Members, options: &EditConfig, format: Format,
     let wanted = wanted(&before, options)?;
     let (old, new) = (as_yaml(&Value::Object(before.clone()))?, as_yaml(&Value::Object(wanted.clone()))?);
     if old == new {
-        return out.line("Not changed");
+        return match format {
+            Format::Json => out.json(&Value::Object(before)),
+            Format::Pretty => out.line("Not changed"),
+        };
     }
     if !options.quiet && format == Format::Pretty {
         let diff = similar::TextDiff::from_lines(&old, &new);
