@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pgbaton_api::RestartRequest;
 use pgbaton_core::Observation;
 use pgbaton_core::observation::{Outcome, PeerAnswer};
 use pgbaton_types::{MemberName, ShutdownCheckpoint};
@@ -80,10 +81,14 @@ pub struct Looked {
 }
 
 /// What an operator may ask of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Restart the server. The reply comes when it is up again.
     Restart,
+    /// Restart the server at its time, if the conditions are met then. The reply comes at once; refused: another one waits.
+    ScheduleRestart(RestartRequest),
+    /// Forget the restart that waits. The reply comes at once; refused: none waits.
+    UnscheduleRestart,
     /// Put the data away and clone anew. The reply comes at once.
     Reinitialize,
     /// Read the own configuration again. The reply comes when that is done.

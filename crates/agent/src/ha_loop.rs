@@ -28,6 +28,7 @@ use crate::operation::Running;
 use crate::peers::Peers;
 use crate::publish::{HolderPublication, Publication};
 use crate::record;
+use crate::scheduled::Scheduled;
 use crate::settings::SettingsKeeper;
 use crate::shared::Snapshot;
 use crate::snapshot;
@@ -65,6 +66,7 @@ pub(crate) struct HaLoop {
     running: Option<Running>,
     finished: Option<Finished>,
     pub(crate) orders: Orders,
+    pub(crate) scheduled: Option<Scheduled>,
     pub(crate) restart_replies: Vec<oneshot::Sender<OrderReply>>,
     asked: Vec<oneshot::Sender<Looked>>,
     publication: Publication,
@@ -108,6 +110,7 @@ impl HaLoop {
             running: None,
             finished: None,
             orders: Orders::default(),
+            scheduled: None,
             restart_replies: Vec::new(),
             asked: Vec::new(),
             publication: Publication::default(),
@@ -145,13 +148,14 @@ impl HaLoop {
             self.tell_ready(&seen);
             self.publish(&look, &seen);
             self.look_after(&look, &seen).await;
+            let restart = self.scheduled_restart(&look, &seen);
             rounds = if acted { rounds + 1 } else { 0 };
             if acted && rounds < ROUNDS_MAX {
                 self.drain();
                 continue;
             }
             let now = clock::now();
-            let wait = decision.wake_at.since(now);
+            let wait = decision.wake_at.since(now).min(restart.unwrap_or(Duration::MAX));
             let wait = if rounds >= ROUNDS_MAX { CALM } else { wait.max(Duration::from_millis(1)) };
             rounds = 0;
             if let Ok(Some(event)) = timeout(wait, self.events.recv()).await {
@@ -245,6 +249,7 @@ impl HaLoop {
             decision,
             ready: self.slots_ready.is_some(),
             pending_restart: self.observer.pending_restart(),
+            scheduled_restart: self.scheduled.as_ref().map(Scheduled::document).unwrap_or_default(),
             alarms: &self.alarms,
         };
         self.snapshots.send_replace(Arc::new(snapshot::make(&parts)));
@@ -370,6 +375,8 @@ impl HaLoop {
         let config = self.context.config();
         self.publication.record =
             record::record(&config, seen, ready, look.sample.as_deref(), self.observer.pending_restart());
+        self.publication.record.scheduled_restart =
+            self.scheduled.as_ref().map(Scheduled::document).unwrap_or_default();
         if seen.lease.is_none() {
             self.publication.holder = None;
         }
@@ -476,6 +483,21 @@ impl HaLoop {
                 answer.proof = Some((checkpoint, holds));
             }
         }
+    }
+
+    /// What REST shows now.
+    pub(crate) fn shown(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// An operation is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Settings that wait for a restart.
+    pub(crate) fn pending_restart(&self) -> &[String] {
+        self.observer.pending_restart()
     }
 
     pub(crate) fn settings_mut(&mut self) -> &mut SettingsKeeper {

@@ -23,6 +23,7 @@ mod record;
 pub mod rest;
 mod run;
 mod serve_peer;
+mod scheduled;
 mod session;
 mod settings;
 pub mod shared;

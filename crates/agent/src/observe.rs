@@ -66,6 +66,8 @@ pub(crate) struct Observer {
     found: Found,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     pending: Vec<String>,
+    /// The start of the postmaster that was asked for them last, as it writes it.
+    pending_of: String,
     stranger: Option<(i32, BootTime)>,
 }
 
@@ -81,6 +83,7 @@ impl Observer {
             found: Found::NotYet,
             histories: BTreeMap::new(),
             pending: Vec::new(),
+            pending_of: String::new(),
             stranger: None,
         }
     }
@@ -132,8 +135,16 @@ impl Observer {
         &self.pending
     }
 
-    /// Asks which settings wait for a restart: after a reload.
-    pub(crate) async fn ask_pending_restart(&mut self) {
+    /// Asks which settings wait for a restart, after a reload at this time; says whether the server had reloaded by then.
+    pub(crate) async fn ask_after_reload(&mut self, seconds: f64) -> bool {
+        let reloaded = self.client.has_loaded_since(seconds).await.unwrap_or(false);
+        if reloaded {
+            self.ask_pending_restart().await;
+        }
+        reloaded
+    }
+
+    async fn ask_pending_restart(&mut self) {
         match self.client.pending_restart().await {
             Ok(pending) => self.pending = pending,
             Err(error) => tracing::debug!(error = %chain(&error), "the settings that wait for a restart are not known"),
@@ -195,6 +206,14 @@ impl Observer {
         if sampled.as_ref().is_err_and(|error| matches!(error, SqlError::Query { .. })) {
             // Only the kept connection may have ended.
             sampled = self.client.sample().await;
+        }
+        if let Ok(sample) = &sampled
+            && sample.postmaster_started != self.pending_of
+        {
+            // A restart took effect, or this agent has just come.
+            self.pending_of.clone_from(&sample.postmaster_started);
+            self.pending.clear();
+            self.ask_pending_restart().await;
         }
         match sampled {
             Ok(sample) => match self.answer(context, &sample) {

@@ -1,13 +1,17 @@
 //! What operators ask of this member, from the request to the reply.
 
-use pgbaton_core::OperationKind;
+use std::time::Duration;
+
+use pgbaton_api::RoleFilter;
 use pgbaton_core::decision::StopMode;
-use pgbaton_core::observation::{Directory, Outcome, Server};
+use pgbaton_core::observation::{Answer, Directory, Outcome, Server};
+use pgbaton_core::{Observation, OperationKind};
 use tokio::sync::oneshot;
 
 use crate::event::{Order, OrderReply};
 use crate::ha_loop::HaLoop;
 use crate::observe::Look;
+use crate::scheduled::{Due, Moment, Scheduled};
 
 impl HaLoop {
     /// Takes an order, or says at once why not.
@@ -23,6 +27,22 @@ impl HaLoop {
                 self.orders.restart = true;
                 self.restart_replies.push(reply);
             }
+            Order::ScheduleRestart(_) if self.scheduled.is_some() => {
+                tell(reply, OrderReply::Refused("another restart is scheduled".to_owned()));
+            }
+            Order::ScheduleRestart(request) => {
+                let now = self.shown();
+                let started = now.sample.as_ref().map(|sample| sample.postmaster_started.as_str());
+                self.scheduled = Scheduled::new(request, started);
+                tell(reply, OrderReply::Done);
+            }
+            Order::UnscheduleRestart => tell(
+                reply,
+                match self.scheduled.take() {
+                    Some(_) => OrderReply::Done,
+                    None => OrderReply::Refused("no restart is scheduled".to_owned()),
+                },
+            ),
             Order::Reinitialize if self.context.lease.valid(crate::clock::now(), true).is_some() => {
                 tell(reply, OrderReply::Refused("this member leads: it is not rebuilt".to_owned()));
             }
@@ -31,6 +51,36 @@ impl HaLoop {
                 tell(reply, OrderReply::Done);
             }
         }
+    }
+
+    /// Begins the restart that waits when it is time; says how long it is until then. Only beside a leader, with nothing else under
+    /// way, and not in maintenance mode.
+    pub(crate) fn scheduled_restart(&mut self, look: &Look, seen: &Observation) -> Option<Duration> {
+        let scheduled = self.scheduled.as_ref()?;
+        let settings = self.context.config().settings.clone();
+        let idle = !self.is_busy() && !self.orders.restart && !self.orders.reinitialize && !self.orders.terminate;
+        if settings.paused || !idle || seen.store.cluster.leader.is_none() {
+            return None;
+        }
+        let primary = matches!(seen.local.server, Server::Running { answer: Answer::Primary(_), .. });
+        let moment = Moment {
+            now: jiff::Timestamp::now(),
+            loop_wait: settings.loop_wait,
+            postmaster_started: look.sample.as_ref().map(|sample| sample.postmaster_started.as_str()),
+            role: if primary { RoleFilter::Primary } else { RoleFilter::Replica },
+            version: look.sample.as_ref().map_or(0, |sample| sample.version),
+            pending: !self.pending_restart().is_empty(),
+        };
+        match scheduled.due(&moment) {
+            Due::In(left) => return Some(left),
+            Due::Now => {
+                tracing::info!("it is time for the restart that was asked for");
+                self.orders.restart = true;
+            }
+            Due::Never(why) => tracing::info!(why, "the restart that was asked for is dropped"),
+        }
+        self.scheduled = None;
+        Some(Duration::ZERO)
     }
 
     /// Orders that what is seen has fulfilled already.

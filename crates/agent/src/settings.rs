@@ -31,12 +31,13 @@ pub(crate) struct SettingsKeeper {
     document: Option<Vec<u8>>,
     reload: bool,
     apply: bool,
-    ask_pending: bool,
+    /// When the server was told to reload, in seconds since 1970, until it has.
+    reloaded: Option<f64>,
 }
 
 impl SettingsKeeper {
     pub(crate) fn new(path: Option<PathBuf>, environment: BTreeMap<String, String>) -> Self {
-        Self { path, environment, document: None, reload: false, apply: true, ask_pending: false }
+        Self { path, environment, document: None, reload: false, apply: true, reloaded: None }
     }
 
     /// The own file is to be read again.
@@ -57,8 +58,10 @@ impl SettingsKeeper {
         if self.apply && idle {
             self.apply(context);
         }
-        if std::mem::take(&mut self.ask_pending) {
-            observer.ask_pending_restart().await;
+        if let Some(reload) = self.reloaded
+            && observer.ask_after_reload(reload).await
+        {
+            self.reloaded = None;
         }
     }
 
@@ -142,8 +145,9 @@ impl SettingsKeeper {
             Ok(_) => return,
             Err(error) => return tracing::warn!(error = %chain(&error), "the guard does not answer"),
         }
+        let before = jiff::Timestamp::now().as_duration().as_secs_f64();
         match context.signal(ServerSignal::Reload) {
-            Ok(()) => self.ask_pending = true,
+            Ok(()) => self.reloaded = Some(before),
             Err(error) => tracing::warn!(error = %chain(&error), "the server was not told to read its configuration"),
         }
     }

@@ -119,6 +119,8 @@ pub struct Snapshot {
     pub sample: Option<Arc<Sample>>,
     /// Settings of the server that wait for a restart.
     pub pending_restart: Vec<String>,
+    /// The restart that waits for its time, as the member's record shows it; empty: none.
+    pub scheduled_restart: Map<String, Value>,
     /// What Patroni calls the server's state, such as `running` or `creating replica`.
     pub state: PostgresState,
     /// What Patroni calls the role, such as `primary`, `replica`, `demoted`, `uninitialized` or `promoted`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgbaton_core::observation::{Directory, Local, Orders, Server, StoreView};
 use pgbaton_core::{Decision, Memory, Observation};
 use pgbaton_types::BootTime;
+use serde_json::{Map, Value};
 
 use crate::context::Context;
 use crate::observe::Look;
@@ -21,6 +22,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) decision: &'a Decision,
     pub(crate) ready: bool,
     pub(crate) pending_restart: &'a [String],
+    pub(crate) scheduled_restart: Map<String, Value>,
     pub(crate) alarms: &'a [String],
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn make(parts: &Parts<'_>) -> Snapshot {
         revision: view.revision,
         sample: parts.look.sample.clone(),
         pending_restart: parts.pending_restart.to_vec(),
+        scheduled_restart: parts.scheduled_restart.clone(),
         state: record::state(parts.seen),
         role: record::role(parts.seen, parts.ready),
         guard: guard(parts.look),
@@ -86,6 +89,7 @@ pub(crate) fn before_the_first(context: &Context) -> Snapshot {
         revision: view.revision,
         sample: None,
         pending_restart: Vec::new(),
+        scheduled_restart: Map::new(),
         guard: GuardView::default(),
         progress: None,
         store_last_seen: 0,

@@ -192,6 +192,13 @@ impl LocalClient {
         results.first().into_iter().flatten().map(|row| Row(row).required("name")).collect()
     }
 
+    /// Whether the server has read its configuration files at this time, in seconds since 1970, or later: a reload takes a moment, and
+    /// before it nothing waits for a restart.
+    pub async fn has_loaded_since(&mut self, seconds: f64) -> Result<bool, SqlError> {
+        let sql = format!("SELECT extract(epoch FROM pg_conf_load_time()) >= {seconds}");
+        Ok(self.value(&sql).await?.as_deref() == Some("t"))
+    }
+
     /// Whether the server is in recovery.
     pub async fn in_recovery(&mut self) -> Result<bool, SqlError> {
         Ok(self.value("SELECT pg_is_in_recovery()").await?.as_deref() == Some("t"))

@@ -90,7 +90,7 @@ async fn change(request: Request<Incoming>, first: &str, shared: &Shared) -> Ans
         ("POST", "failover") => handover::begin(shared, Handover::Failover, &body).await,
         ("DELETE", "switchover") => handover::unschedule(shared).await,
         ("POST", "restart") => orders::restart(shared, &body).await,
-        ("DELETE", "restart") => Answer::from(pgbaton_api::Reply::NoScheduledRestart),
+        ("DELETE", "restart") => orders::unschedule(shared).await,
         ("POST", "reinitialize") => orders::reinitialize(shared, &body).await,
         ("POST", "reload") => orders::reload(shared).await,
         ("POST", "pgbaton") => peer::post(shared, &path, &body).await,

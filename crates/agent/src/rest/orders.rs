@@ -28,8 +28,11 @@ pub(super) async fn restart(shared: &Shared, bytes: &[u8]) -> Answer {
         Err(reply) => return reply.into(),
     };
     if request.schedule.is_some() {
-        let text = "Server does not support this operation: restarts cannot be scheduled yet, only done at once";
-        return Answer::text(501, text);
+        return match order(shared, Order::ScheduleRestart(request), ACCEPT_WITHIN).await {
+            Some(OrderReply::Done) => Reply::RestartScheduled.into(),
+            Some(OrderReply::Refused(_) | OrderReply::Failed(_)) => Reply::RestartAlreadyScheduled.into(),
+            None => ending(),
+        };
     }
     if let Some(busy) = busy(&now) {
         return busy;
@@ -48,6 +51,15 @@ pub(super) async fn restart(shared: &Shared, bytes: &[u8]) -> Answer {
         Some(OrderReply::Refused(reason)) => Answer::text(503, reason),
         Some(OrderReply::Failed(reason)) => Answer::text(503, format!("{}: {reason}", Reply::RestartFailed.text())),
         None => Answer::text(503, format!("{}: not done within {} s", Reply::RestartFailed.text(), within.as_secs())),
+    }
+}
+
+/// `DELETE /restart`: only one that waits for its time.
+pub(super) async fn unschedule(shared: &Shared) -> Answer {
+    match order(shared, Order::UnscheduleRestart, ACCEPT_WITHIN).await {
+        Some(OrderReply::Done) => Reply::ScheduledRestartDeleted.into(),
+        Some(OrderReply::Refused(_) | OrderReply::Failed(_)) => Reply::NoScheduledRestart.into(),
+        None => ending(),
     }
 }
 

@@ -79,7 +79,12 @@ pub(super) fn document(now: &Snapshot) -> StatusDocument {
             scope: now.local.scope.clone(),
             name: now.local.name.to_string(),
         },
-        scheduled_restart: Map::new(),
+        scheduled_restart: now
+            .scheduled_restart
+            .iter()
+            .filter(|(key, _)| *key != "postmaster_start_time")
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
     }
 }
 

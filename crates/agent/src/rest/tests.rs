@@ -184,6 +184,7 @@ fn standby() -> Snapshot {
         revision: Revision(0),
         sample: Some(Arc::new(sample)),
         pending_restart: Vec::new(),
+        scheduled_restart: serde_json::Map::new(),
         state: PostgresState::Running,
         role: Role::Replica,
         guard: GuardView { alive: true, kill_time: Duration::from_secs(1), ..GuardView::default() },

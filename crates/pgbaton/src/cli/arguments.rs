@@ -173,7 +173,7 @@ pub(crate) struct Restart {
     /// Any one of the members
     #[arg(long)]
     pub(crate) any: bool,
-    /// When; only `now` is possible
+    /// When, such as 2027-01-31T03:00+01:00; `now` at once. With --force it takes the place of one that waits
     #[arg(long, value_name = "TIME")]
     pub(crate) scheduled: Option<String>,
     /// Only where PostgreSQL is older than this

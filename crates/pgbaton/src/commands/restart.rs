@@ -8,6 +8,9 @@ use crate::commands::{list, select};
 /// How long a restart is waited for: a shutdown checkpoint and a recovery can take minutes.
 const RESTART_WITHIN: Duration = Duration::from_mins(10);
 
+/// How long a member may take to forget a restart.
+const UNSCHEDULE_WITHIN: Duration = Duration::from_secs(15);
+
 /// `restart`.
 pub(crate) async fn run(members: &Members, options: &Restart, format: Format, out: &mut Out) -> Result<(), Failure> {
     let view = members.cluster(None).await?;
@@ -45,7 +48,22 @@ pub(crate) async fn run(members: &Members, options: &Restart, format: Format, ou
     for (key, value) in [("postgres_version", &options.pg_version), ("timeout", &options.timeout)] {
         body.extend(value.as_ref().map(|value| (key.to_owned(), json!(value))));
     }
+    if options.force && body.contains_key("schedule") {
+        unschedule(members, &chosen).await?;
+    }
     restart_all(members, &chosen, &Value::Object(body), format, out).await
+}
+
+/// Forgets restarts that wait on these members.
+async fn unschedule(members: &Members, chosen: &[&MemberView]) -> Result<(), Failure> {
+    for member in chosen.iter().filter(|member| member.scheduled_restart.is_some()) {
+        let response = members.send("DELETE", member.base_url(), "/restart", None, UNSCHEDULE_WITHIN).await?;
+        if !matches!(response.status.as_u16(), 200 | 404) {
+            let (name, text) = (&member.name, body_text(&response));
+            return Err(Failure::text(format!("the restart that waits on member {name} was not deleted: {text}")));
+        }
+    }
+    Ok(())
 }
 
 async fn restart_all(

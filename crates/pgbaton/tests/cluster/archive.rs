@@ -51,7 +51,7 @@ fn a_switchover_leaves_no_gap_in_the_archive() {
 /// Files of a member's `pg_wal` that wait to be archived.
 fn waiting(cluster: &Cluster, member: usize) -> Vec<String> {
     let names = names(&cluster.data_dir(member).join("pg_wal/archive_status"));
-    names.into_iter().filter(|name| name.ends_with(".ready")).collect()
+    names.into_iter().filter(|name| name.strip_suffix(".ready").is_some()).collect()
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {

@@ -11,6 +11,7 @@ mod formation;
 mod identity;
 mod pause;
 mod postmaster_killed;
+mod restart;
 mod switchover;
 
 use std::time::Duration;
