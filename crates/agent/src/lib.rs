@@ -31,6 +31,7 @@ mod snapshot;
 mod spec;
 mod startup;
 mod state;
+mod store_thread;
 mod text;
 mod unguarded;
 mod view;

@@ -30,6 +30,7 @@ use crate::shared::Shared;
 use crate::spec::beside;
 use crate::startup::{self, StartError};
 use crate::state::StateFile;
+use crate::store_thread::StoreThread;
 use crate::text::chain;
 use crate::{logging, snapshot, unguarded, view};
 
@@ -37,13 +38,15 @@ use crate::{logging, snapshot, unguarded, view};
 const EVENTS_MAX: usize = 1024;
 /// How often hosts are asked about themselves while the store knows no cluster.
 const ASK_LISTED_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is looked whether that has come to be, while the store knows one.
+const FORGOTTEN_INTERVAL: Duration = Duration::from_secs(3);
 /// How long such a question may take.
 const ASK_LISTED_TIME: Duration = Duration::from_millis(400);
 /// How long a guard that is gone is given to take this process with it, before this process cleans up in its place.
 const GUARD_GONE_PAUSE: Duration = Duration::from_millis(300);
 /// How long the REST server and the store may take to end.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// Threads for everything but the loop. Two, so that one that computes does not hold the lease's keeper.
+/// Threads for everything but the loop and the store. Two, so that one that computes does not hold the lease's keeper.
 const SERVICE_THREADS: usize = 2;
 /// Most threads for operations and files.
 const BLOCKING_THREADS: usize = 4;
@@ -97,6 +100,8 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     let guard = guard_client(&events, &data_dir)?;
     let lock = startup::lock_data_dir(&data_dir)?;
     let services = services()?;
+    let store_thread = StoreThread::start(STACK_BYTES)
+        .map_err(|source| StartError::System { what: "start the thread of its store", source })?;
     let dynamic = settings::cached(&data_dir).unwrap_or(initial_dynamic);
     let status = guard.status().map_err(StartError::Guard)?;
     let kill_time = Duration::from_millis(u64::from(status.rights.enforcement_ms()));
@@ -110,7 +115,7 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     let listener = startup::bind_rest(&local)?;
     let state = StateFile::open(beside(&data_dir, "state"))?;
     services.block_on(startup::check_server(&config.spec, config.effective.use_pg_rewind))?;
-    let connected = services.block_on(Connected::open(&local, &own_facts))?;
+    let connected = store_thread.block_on(Connected::open(&local, &own_facts))?;
     let context = Arc::new(Context::new(Parts {
         me: local.name.clone(),
         prefix: pgbaton_api::layout::Keys::new(&local.namespace, &local.scope).prefix().to_owned(),
@@ -150,6 +155,7 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         }
     });
     services.shutdown_background();
+    drop(store_thread);
     drop(lock);
     Ok(ended)
 }
@@ -255,14 +261,15 @@ fn spawn_tasks(
 async fn ask_listed(context: Arc<Context>, connected: Connected) {
     loop {
         let view = context.view.get();
-        if view.as_of.is_some() && !view.keys.contains_key(keys::INITIALIZE) {
+        let known = view.keys.contains_key(keys::INITIALIZE);
+        if view.as_of.is_some() && !known {
             let before = connected.listed();
             connected.ask_listed(ASK_LISTED_TIME).await;
             if connected.listed() != before {
                 context.wake(Event::StoreChanged);
             }
         }
-        tokio::time::sleep(ASK_LISTED_INTERVAL).await;
+        tokio::time::sleep(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
     }
 }
 
