@@ -23,6 +23,7 @@ use crate::event::{Event, Looked, OrderReply};
 use crate::execute;
 use crate::keys;
 use crate::lease_actions::ACTION_TIME;
+use crate::member_slots::MemberSlots;
 use crate::observe::{Look, Observer};
 use crate::operation::Running;
 use crate::peers::Peers;
@@ -71,6 +72,7 @@ pub(crate) struct HaLoop {
     asked: Vec<oneshot::Sender<Looked>>,
     publication: Publication,
     slots_ready: Option<Epoch>,
+    member_slots: MemberSlots,
     leader_was_up: bool,
     report: Vec<Finding>,
     alarms: Vec<String>,
@@ -115,6 +117,7 @@ impl HaLoop {
             asked: Vec::new(),
             publication: Publication::default(),
             slots_ready: None,
+            member_slots: MemberSlots::default(),
             leader_was_up: false,
             report: Vec::new(),
             alarms: Vec::new(),
@@ -366,7 +369,12 @@ impl HaLoop {
         if self.publication.holder.as_ref().is_none_or(|holder| holder.created != created) {
             self.publication.holder = None;
         }
-        self.publication.holder.get_or_insert(HolderPublication { created, position: None, history: None })
+        self.publication.holder.get_or_insert(HolderPublication {
+            created,
+            position: None,
+            history: None,
+            slots: Vec::new(),
+        })
     }
 
     /// Publishes what is known after the actions: members that wait for a leader come as soon as it has their slots.
@@ -391,6 +399,9 @@ impl HaLoop {
         let there = |name: &MemberName| {
             look.sample.as_ref().is_some_and(|sample| sample.slots.iter().any(|slot| slot.name == name.slot_name()))
         };
+        if use_slots {
+            self.drop_slots_of_the_gone(look, seen, lease.epoch).await;
+        }
         if !use_slots || members.iter().all(there) {
             self.slots_ready = Some(lease.epoch);
             return;
@@ -401,6 +412,25 @@ impl HaLoop {
                 self.slots_ready = Some(lease.epoch);
             }
             Err(error) => tracing::warn!(error = %chain(&error), "replication slots could not be made"),
+        }
+    }
+
+    /// Slots of members that are gone for good are dropped; in maintenance mode nothing is.
+    async fn drop_slots_of_the_gone(&mut self, look: &Look, seen: &Observation, epoch: Epoch) {
+        let config = self.context.config();
+        let (ttl, now) = (config.effective.cluster.member_slots_ttl, seen.now);
+        let members = seen.store.cluster.members.keys().chain([&seen.me]).map(MemberName::slot_name);
+        let context = &self.context;
+        self.member_slots.refresh(epoch, now, members, || keys::retained_slots(&context.view.keys()));
+        self.holder(seen).slots = self.member_slots.kept(now, ttl);
+        let Some(sample) = look.sample.as_ref().filter(|_| !config.settings.paused) else { return };
+        for name in self.member_slots.over(now, ttl) {
+            let slot = sample.slots.iter().find(|slot| slot.name == name && slot.physical);
+            if slot.is_none_or(|slot| !slot.active)
+                && (slot.is_none() || self.observer.drop_slot(&name, "its member is gone").await)
+            {
+                self.member_slots.forget(&name);
+            }
         }
     }
 
@@ -417,7 +447,8 @@ impl HaLoop {
             tracing::debug!(error = %chain(&error), "the standby was not woken");
         }
         if self.running.is_none() {
-            self.observer.drop_member_slots(look, seen).await;
+            let retained = keys::retained_slots(&self.context.view.keys());
+            self.observer.drop_member_slots(look, seen, &retained).await;
             self.settings.end_preparation(&self.context, seen);
             self.settings.follow_address(&self.context);
         }

@@ -56,6 +56,11 @@ pub(crate) fn base(keys: &Keys) -> u64 {
     keys.get(BASE).and_then(|pair| text(pair).parse().ok()).unwrap_or(0)
 }
 
+/// The members' slots that the holder keeps.
+pub(crate) fn retained_slots(keys: &Keys) -> Vec<String> {
+    keys.get(STATUS).and_then(|pair| StatusRecord::read(&text(pair)).retain_slots).unwrap_or_default()
+}
+
 /// A value as text.
 pub(crate) fn text(pair: &KeyValue) -> String {
     String::from_utf8_lossy(&pair.value).trim().to_owned()

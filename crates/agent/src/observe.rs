@@ -157,15 +157,25 @@ impl Observer {
     }
 
     /// Drops the members' slots on a standby: left from a reign, they would keep WAL for ever.
-    pub(crate) async fn drop_member_slots(&mut self, look: &Look, seen: &Observation) {
+    pub(crate) async fn drop_member_slots(&mut self, look: &Look, seen: &Observation, retained: &[String]) {
         let Some(sample) = &look.sample else { return };
-        let members: Vec<String> = seen.store.cluster.members.keys().map(MemberName::slot_name).collect();
+        let mut members: Vec<String> = seen.store.cluster.members.keys().map(MemberName::slot_name).collect();
+        members.extend(retained.iter().cloned());
         for slot in sample.slots.iter().filter(|slot| slot.physical && !slot.active && members.contains(&slot.name)) {
-            match self.client.drop_slot(&slot.name).await {
-                Ok(_) => tracing::info!(slot = slot.name, "dropped a slot that an earlier reign left"),
-                Err(error) => tracing::warn!(slot = slot.name, error = %chain(&error), "a slot was not dropped"),
+            self.drop_slot(&slot.name, "an earlier reign left it").await;
+        }
+    }
+
+    /// Drops a slot; says whether it is gone.
+    pub(crate) async fn drop_slot(&mut self, slot: &str, why: &str) -> bool {
+        match self.client.drop_slot(slot).await {
+            Ok(_) => tracing::info!(slot, why, "dropped a slot"),
+            Err(error) => {
+                tracing::warn!(slot, error = %chain(&error), "a slot was not dropped");
+                return false;
             }
         }
+        true
     }
 
     async fn server(&mut self, context: &Context, status: Option<&Status>) -> (Server, Option<Arc<Sample>>) {

@@ -40,6 +40,8 @@ pub(crate) struct HolderPublication {
     pub(crate) position: Option<Lsn>,
     /// The history of the timeline.
     pub(crate) history: Option<TimelineHistory>,
+    /// The members' slots that are kept, in order.
+    pub(crate) slots: Vec<String>,
 }
 
 impl Publication {
@@ -136,8 +138,10 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
     let known = written.holder.as_ref().filter(|old| old.created == holder.created);
     let seen = context.view.keys();
     let mut ops = Vec::new();
-    if let Some(position) = holder.position.filter(|position| known.is_none_or(|old| old.position != Some(*position))) {
-        let status = StatusRecord { optime: position, ..StatusRecord::default() };
+    let status_changed = known.is_none_or(|old| old.position != holder.position || old.slots != holder.slots);
+    if let Some(position) = holder.position.filter(|_| status_changed) {
+        let retain_slots = Some(holder.slots.clone()).filter(|slots| !slots.is_empty());
+        let status = StatusRecord { optime: position, retain_slots, ..StatusRecord::default() };
         ops.push(Op::put(context.key(keys::STATUS), pgbaton_api::to_compact(&status).unwrap_or_default()));
     }
     if let Some(history) =

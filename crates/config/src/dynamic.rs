@@ -43,6 +43,8 @@ pub struct ClusterSettings {
     pub pause: bool,
     /// How many rows of history are kept; zero keeps all.
     pub max_timelines_history: u32,
+    /// How long the slot of a member that is gone is kept; zero: not at all.
+    pub member_slots_ttl: Duration,
 }
 
 impl Default for ClusterSettings {
@@ -55,6 +57,7 @@ impl Default for ClusterSettings {
             check_timeline: false,
             pause: false,
             max_timelines_history: 0,
+            member_slots_ttl: Duration::from_mins(30),
         }
     }
 }
@@ -197,6 +200,7 @@ impl ClusterSettings {
             max_timelines_history: section
                 .count("max_timelines_history", findings)
                 .map_or(defaults.max_timelines_history, |rows| u32::try_from(rows).unwrap_or(u32::MAX)),
+            member_slots_ttl: section.seconds("member_slots_ttl", findings).unwrap_or(defaults.member_slots_ttl),
         }
     }
 }

@@ -156,7 +156,7 @@ const DYNAMIC: &[(&str, Support)] = &[
     ("failsafe_mode", Read),
     ("check_timeline", Read),
     ("pause", Read),
-    ("member_slots_ttl", Without(NOT_YET)),
+    ("member_slots_ttl", Read),
     ("slots", Without("permanent slots are not kept")),
     ("permanent_slots", Without("permanent slots are not kept")),
     ("permanent_replication_slots", Without("permanent slots are not kept")),

@@ -12,6 +12,7 @@ mod identity;
 mod pause;
 mod postmaster_killed;
 mod restart;
+mod slots;
 mod switchover;
 
 use std::time::Duration;
