@@ -106,7 +106,7 @@ impl World {
     fn acquire(&mut self, member: usize, action: &Action) {
         let Action::AcquireLease { reserve, reservation_seen, initialize_seen, ttl, above } = action else { return };
         let lease = self.store.new_lease_id();
-        let raise_base = self.raise_base(member, *above);
+        let (base_seen, raise_base) = self.base_for(member, *above);
         let acquire = Acquire {
             member: self.names[member].clone(),
             lease,
@@ -114,6 +114,7 @@ impl World {
             reservation_seen: reservation_seen.unwrap_or(Revision(0)),
             initialize_seen: *initialize_seen,
             ttl: *ttl,
+            base_seen,
             raise_base,
         };
         let host = &mut self.hosts[member];

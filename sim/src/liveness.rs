@@ -18,6 +18,12 @@ const STEADY: Time = 4 * SECOND;
 /// When a run in which nobody need lead is over.
 const GIVE_UP: Time = 60 * SECOND;
 
+/// Hosts, guards and agents that were down are started within this time (`faults`, `server_model`).
+const STARTED_WITHIN: Time = 3 * SECOND;
+
+/// An agent that an operator ends just then stops its server for up to 8 s and is started again up to 10 s later.
+const ENDED_FOR: Time = 18 * SECOND;
+
 /// How the healed cluster fares.
 #[derive(Debug, Clone)]
 pub(crate) struct Healing {
@@ -39,11 +45,13 @@ impl Healing {
     /// The bounds, from now on.
     pub(crate) fn begin(world: &World) -> Self {
         let settings = &world.scenario.settings[0];
-        // The lease that may still run; the time that whoever gave it back leaves to others; ten seconds beside; and what
-        // the servers of this run need for starting, stopping and promoting.
+        // The lease that may still run; the time that whoever gave it back leaves to others; two requests that got no
+        // answer; and what the servers of this run need for starting, stopping and promoting.
         let servers =
             2 * world.scenario.recovery_longest + world.scenario.promotion_longest + world.scenario.exit_longest;
-        let leader_by = world.now + 2 * nanos(settings.ttl) + 10 * SECOND + 2 * nanos(settings.retry_timeout) + servers;
+        let ending = world.hosts.iter().any(|host| host.agent.orders.terminate);
+        let starts = STARTED_WITHIN + if ending { ENDED_FOR } else { 0 };
+        let leader_by = world.now + 2 * nanos(settings.ttl) + 2 * nanos(settings.retry_timeout) + servers + starts;
         let copies = 3 * world.scenario.copy_longest + world.scenario.checkpoint_longest;
         let followed_by = leader_by + 60 * SECOND + copies + servers;
         Self {

@@ -50,8 +50,10 @@ pub(crate) struct Acquire {
     pub(crate) initialize_seen: Initialize,
     /// Time to live to ask for.
     pub(crate) ttl: Duration,
-    /// The base of epochs that was seen and what it has to be, if it has to be raised.
-    pub(crate) raise_base: Option<(u64, u64)>,
+    /// The base of epochs that was seen.
+    pub(crate) base_seen: u64,
+    /// What it has to be, if it has to be raised.
+    pub(crate) raise_base: Option<u64>,
 }
 
 /// What the store answers.
@@ -201,11 +203,11 @@ impl StoreModel {
             Op::put_leased(layout::LEADER, acquire.member.as_str(), acquire.lease),
             Op::put(layout::RESERVED, acquire.reserve.0.to_string()),
         ];
-        if let Some((seen, raised)) = acquire.raise_base {
-            compares.push(match seen {
-                0 => Compare::absent(layout::BASE),
-                seen => Compare::Value { key: layout::BASE.to_owned(), value: seen.to_string().into_bytes() },
-            });
+        compares.push(match acquire.base_seen {
+            0 => Compare::absent(layout::BASE),
+            seen => Compare::Value { key: layout::BASE.to_owned(), value: seen.to_string().into_bytes() },
+        });
+        if let Some(raised) = acquire.raise_base {
             puts.push(Op::put(layout::BASE, raised.to_string()));
         }
         let applied = self.machine.apply(&Command::Txn(Txn::when(compares, puts)));

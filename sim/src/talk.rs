@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pgbaton_core::lease::{RenewalTimes, deadline};
+use pgbaton_core::lease::{RenewalTimes, base_to_raise, deadline};
 use pgbaton_core::observation::{Answer as ServerAnswer, Lease, PeerAnswer};
 use pgbaton_store::LeaseId;
-use pgbaton_types::{BootTime, Epoch, Revision};
+use pgbaton_types::{BootTime, Epoch};
 
 use crate::event::{Event, Purpose, Question};
 use crate::host::Held;
@@ -190,13 +190,13 @@ impl World {
         self.wake_agent(member);
     }
 
-    /// What an acquisition has to know of epochs: whether the base has to be raised to stay above `above`.
-    pub(crate) fn raise_base(&self, member: usize, above: Epoch) -> Option<(u64, u64)> {
+    /// What an acquisition has to know of epochs: the base that was seen, and what it has to be to stay above `above`.
+    pub(crate) fn base_for(&self, member: usize, above: Epoch) -> (u64, Option<u64>) {
         let host = &self.hosts[member];
         let view = &host.agent.view;
         let above = above.max(host.durable.promised);
-        let next = Epoch::of(view.cluster.base, Revision(view.revision.0 + 1));
-        (next <= above).then_some((view.cluster.base, above.0))
+        let base = view.cluster.base;
+        (base, base_to_raise(above, base, view.revision, view.cluster.initialize))
     }
 
     /// Sends a question to another member.

@@ -58,11 +58,11 @@ pub(crate) async fn acquire(
     seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
-    raise_base(context, promised).await?;
+    let base = raise_base(context, promised, seen.initialize).await?;
     let sent = clock::now();
     context.lease.attempt(sent + ttl);
     let granted = context.store.lease_grant(ttl, ACTION_TIME).await?;
-    let created = match create(context, granted.id, reserve, seen).await {
+    let created = match create(context, granted.id, reserve, seen, base).await {
         Ok(created) => created,
         Err(error) => {
             if matches!(error, LeaseActionError::Overtaken) {
@@ -103,7 +103,13 @@ struct Created {
     base: u64,
 }
 
-async fn create(context: &Context, id: LeaseId, reserve: TimelineId, seen: Seen) -> Result<Created, LeaseActionError> {
+async fn create(
+    context: &Context,
+    id: LeaseId,
+    reserve: TimelineId,
+    seen: Seen,
+    base: Compare,
+) -> Result<Created, LeaseActionError> {
     let (leader, timelines) = (context.key(keys::LEADER), context.key(keys::TIMELINES));
     let initialize = context.key(keys::INITIALIZE);
     let same_cluster = match seen.initialize {
@@ -113,7 +119,7 @@ async fn create(context: &Context, id: LeaseId, reserve: TimelineId, seen: Seen)
     };
     let reservation = Compare::modified_at(&timelines, seen.reservation.unwrap_or_default());
     let txn = Txn::when(
-        vec![Compare::absent(&leader), reservation, same_cluster],
+        vec![Compare::absent(&leader), reservation, same_cluster, base],
         vec![
             Op::put_leased(&leader, context.me.as_str(), id),
             Op::put(&timelines, reserve.to_string()),
@@ -148,22 +154,20 @@ fn base_in(responses: &[OpResponse]) -> u64 {
     got.unwrap_or(0)
 }
 
-/// An epoch is never below one that was promised, also in a store that was restored or exchanged.
-async fn raise_base(context: &Context, promised: Epoch) -> Result<(), LeaseActionError> {
+/// An epoch is never below one that was promised, also in a store that was restored or exchanged. Returns what the
+/// transaction that takes the lease compares: the base is still the one that was reckoned with.
+async fn raise_base(context: &Context, promised: Epoch, initialize: Initialize) -> Result<Compare, LeaseActionError> {
     let seen = context.view.get();
     let base = keys::base(&seen.keys);
-    if base + seen.revision.0 >= promised.0 {
-        return Ok(());
-    }
     let key = context.key(keys::BASE);
     let known = seen.keys.get(keys::BASE).map(|pair| pair.mod_revision).unwrap_or_default();
-    let needed = promised.0 - seen.revision.0.min(promised.0);
-    let txn = Txn::when(
-        vec![Compare::modified_at(&key, known), Compare::absent(context.key(keys::LEADER))],
-        vec![Op::put(&key, needed.to_string())],
-    );
+    let as_seen = Compare::modified_at(&key, known);
+    let Some(needed) = lease::base_to_raise(promised, base, seen.revision, initialize) else { return Ok(as_seen) };
+    let value = needed.to_string();
+    let txn = Txn::when(vec![as_seen, Compare::absent(context.key(keys::LEADER))], vec![Op::put(&key, value.clone())]);
     let result = context.store.txn(txn, ACTION_TIME).await?;
-    if result.succeeded { Ok(()) } else { Err(LeaseActionError::Overtaken) }
+    let raised = Compare::Value { key, value: value.into_bytes() };
+    if result.succeeded { Ok(raised) } else { Err(LeaseActionError::Overtaken) }
 }
 
 /// Gives the lease back, naming who is proven to hold everything. It is forgotten here before the store is asked.

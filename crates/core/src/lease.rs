@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, Epoch, Revision};
 
 use crate::bugs::{Bug, Bugs};
+use crate::observation::Initialize;
 use crate::settings::Settings;
 
 /// Share of a granted ttl that its holder may use, in parts per thousand: twice the rate error of 1/1000 that two
@@ -52,6 +53,16 @@ pub fn renew_period(settings: &Settings) -> Duration {
     RENEW_PERIOD_MIN.max(settings.loop_wait.min(settings.ttl / 10))
 }
 
+/// To what the base of epochs has to be raised before a lease is taken, so that its epoch is above `above`; none: it
+/// need not be. `base` and `revision` are the store's as they were seen, and the transaction that takes the lease compares
+/// the base once more. A store without the cluster's identity may be wiped again before that, and its revisions begin
+/// anew: there the base alone has to be high enough.
+pub fn base_to_raise(above: Epoch, base: u64, revision: Revision, initialize: Initialize) -> Option<u64> {
+    let counts = matches!(initialize, Initialize::Done(_));
+    let reached = base + if counts { revision.0 } else { 0 };
+    (reached < above.0).then_some(above.0)
+}
+
 /// Whether the deadline has passed, as the executor and the guard judge it. `renewing`: a renewal is under way.
 pub fn expired(now: BootTime, deadline: BootTime, renewing: bool, bugs: Bugs) -> bool {
     if renewing && bugs.has(Bug::Kubernetes44887) {
@@ -79,6 +90,17 @@ mod tests {
         let settings = Settings { ttl: Duration::from_secs(30), ..Settings::default() };
         let times = RenewalTimes { sent: BootTime(0), answered: BootTime(0) };
         assert_eq!(deadline(times, Duration::from_secs(5), &settings), BootTime(3_990_000_000));
+    }
+
+    #[test]
+    fn revisions_count_only_in_a_store_that_knows_the_cluster() {
+        let known = Initialize::Done(pgbaton_types::SystemId(7));
+        let raised = |initialize, base| base_to_raise(Epoch(6), base, Revision(10), initialize);
+        assert_eq!(
+            [raised(known, 0), raised(Initialize::Absent, 0), raised(Initialize::Absent, 6)],
+            [None, Some(6), None]
+        );
+        assert_eq!(base_to_raise(Epoch(60), 5, Revision(10), known), Some(60));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::steps::{bootstrap, follower};
 
 /// How long the members may take to say how far they are. Who has not answered by then is absent.
 const ASK_TIME: Duration = Duration::from_millis(300);
+/// How long the answers are compared with the own position, which may grow while theirs do not: as long as one round of
+/// questions takes, and the decisions after it on a loaded machine.
+const ANSWERS_FOR: Duration = Duration::from_millis(600);
 /// How long the others leave the lease to a candidate that it was given to.
 const GRACE_FOR_SUCCESSOR: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,9 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     if seen.now.since(race.asked) < ASK_TIME && seen.other_members().any(|name| awaited(&name)) {
         plan.wake_at_latest(race.asked + ASK_TIME);
         return plan.blocked(Step::Race, "waits for the members to say how far they are");
+    }
+    if seen.now.since(race.asked) > ANSWERS_FOR && seen.other_members().next().is_some() {
+        return ask(plan);
     }
     let answers: Vec<_> = seen
         .other_members()
