@@ -2,7 +2,9 @@
 //! agent is back in time, nothing happens at all.
 
 use std::os::unix::fs::chown;
+use std::time::Duration;
 
+use crate::deaths::begin_committing;
 use crate::host::{Host, K, Pids, SECOND, await_that, send};
 use crate::writer::Writer;
 use pgbaton_sys::Signal;
@@ -133,6 +135,26 @@ fn a_server_busy_in_long_queries_is_killed() {
     writer.await_commit();
     judge(&host, writer, deadline);
     assert!(queries.map(|query| query.join().unwrap()).iter().all(|failed| *failed));
+}
+
+#[test]
+fn a_procedure_that_commits_without_a_client_does_not_outlive_the_deadline() {
+    let host = Host::begin();
+    host.start_primary(1, 50 * SECOND);
+    begin_committing(&host);
+    let (before, deadline) = (host.pids(), shorten(&host));
+    // The slowest way: the outer guard has to do it, with its grace.
+    send(before.agent, Signal::STOP);
+    send(before.inner, Signal::STOP);
+    host.next_pids(before);
+    host.await_no_server();
+    // The rows tell when they were made, by the clock of the day.
+    let now = (std::time::UNIX_EPOCH.elapsed().unwrap(), Duration::from_nanos(boottime()));
+    let limit = (now.0 + Duration::from_nanos(deadline + K)).checked_sub(now.1).unwrap().as_micros();
+    let late = format!("select count(*) from p where at > 'epoch'::timestamptz + interval '{limit} microseconds'");
+    assert_eq!(host.read_after_restart(10, &late), 0);
+    let rows: i64 = host.connect().unwrap().query_one("select count(*) from p", &[]).unwrap().get(0);
+    assert!(rows > 10);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! Every process of a guarded host killed in turn, with real servers.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::host::{Host, SECOND, await_end, await_that, send};
 use crate::writer::Writer;
 use pgbaton_sys::Signal;
 use pgbaton_sys::proctree::with_working_directory;
 
 /// A session that commits for ever without asking its client for anything. Returns once its first commits are visible.
-fn begin_committing(host: &Host) {
+pub(crate) fn begin_committing(host: &Host) {
     let mut client = host.connect().unwrap();
     client
         .batch_execute(
-            "create table if not exists p (n bigserial);
+            "create table if not exists p (n bigserial, at timestamptz default clock_timestamp());
              create or replace procedure commit_for_ever() language plpgsql as
              $$ begin loop insert into p default values; commit; end loop; end $$",
         )
@@ -57,6 +59,30 @@ fn an_agent_killed_costs_no_session() {
 }
 
 #[test]
+fn an_agent_upgraded_in_place_costs_no_session() {
+    let host = Host::begin_exchangeable();
+    host.start_primary(1, 50 * SECOND);
+    host.must("ready");
+    let mut session = host.connect().unwrap();
+    session.batch_execute("create temp table t as select 42 as n").unwrap();
+    let writer = Writer::begin(&host);
+    let before = host.pids();
+    let program = |pid: i32| std::fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino();
+    let old = program(before.agent);
+    host.upgrade();
+    send(before.agent, Signal::KILL);
+    let after = host.next_pids(before);
+    assert_eq!((after.outer, after.inner, after.postmaster), (before.outer, before.inner, before.postmaster));
+    assert_ne!(program(after.agent), old, "the new executable runs");
+    assert_eq!(program(after.inner), old);
+    writer.await_commit();
+    assert_eq!(session.query_one("select n from t", &[]).unwrap().get::<_, i32>(0), 42);
+    host.must(&format!("extend 2 {}", pgbaton_sys::clock::boottime() + 55 * SECOND));
+    assert!(writer.running());
+    writer.stop();
+}
+
+#[test]
 fn the_inner_guard_killed_takes_the_server_along_and_comes_back() {
     let host = Host::begin();
     host.start_primary(1, 50 * SECOND);
@@ -96,6 +122,21 @@ fn the_outer_guard_killed_takes_everything_along() {
     host.await_no_server();
     await_end("the inner guard", before.inner);
     await_end("the agent", before.agent);
+}
+
+#[test]
+fn agent_and_outer_guard_killed_together() {
+    let mut host = Host::begin();
+    host.start_primary(1, 50 * SECOND);
+    begin_committing(&host);
+    let before = host.pids();
+    send(before.agent, Signal::STOP);
+    send(before.outer, Signal::STOP);
+    send(before.agent, Signal::KILL);
+    send(before.outer, Signal::KILL);
+    host.exit_code();
+    host.await_no_server();
+    await_end("the inner guard", before.inner);
 }
 
 #[test]

@@ -16,6 +16,9 @@ use pgbaton_sys::proctree::with_working_directory;
 use pgbaton_sys::{Pid, Signal};
 use postgres::{Client, NoTls};
 
+/// The guard and its scripted agent.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_guard-test-agent");
+
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
 
 /// K as stated for a guard without real-time scheduling, the larger of the two; nanoseconds.
@@ -104,6 +107,18 @@ impl Host {
         Self::begin_with(&[])
     }
 
+    /// A guard with an agent from an executable of its own, which can be exchanged: [`Host::upgrade`].
+    pub(crate) fn begin_exchangeable() -> Self {
+        Self::begin_with(&[("own-program", "")])
+    }
+
+    /// Puts another file in the place of the executable, as a package manager does it.
+    pub(crate) fn upgrade(&self) {
+        let next = self.directory.path().join("next");
+        std::fs::copy(PROGRAM, &next).unwrap();
+        std::fs::rename(next, self.directory.path().join("program")).unwrap();
+    }
+
     fn prepare(files: &[(&str, &str)], cgroup_procs: Option<OwnedFd>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -116,8 +131,11 @@ impl Host {
         if !files.iter().any(|(name, _)| *name == "exit") {
             init_server(directory.path());
         }
+        // A copy of its own can be exchanged, and reached by a user to whom root's home is closed.
+        let program = directory.path().join("program");
+        std::fs::copy(PROGRAM, &program).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
-        let outer = command(Path::new(env!("CARGO_BIN_EXE_guard-test-agent")), cgroup_procs)
+        let outer = command(&program, cgroup_procs)
             .arg("become")
             .arg(directory.path())
             .stdout(log.try_clone().unwrap())

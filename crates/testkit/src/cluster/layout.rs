@@ -34,6 +34,8 @@ pub struct Options {
     pub loop_wait: f64,
     /// `retry_timeout`, in seconds; `loop_wait` and twice this must not exceed `ttl`.
     pub retry_timeout: f64,
+    /// `max_connections` of every server.
+    pub max_connections: u32,
     /// More lines of `bootstrap.dcs`, without their indentation.
     pub dcs: Vec<String>,
     /// More lines of the servers' `parameters` in `bootstrap.dcs.postgresql`, without their indentation.
@@ -51,6 +53,7 @@ impl Default for Options {
             ttl: 5.0,
             loop_wait: 1.0,
             retry_timeout: 1.5,
+            max_connections: 60,
             dcs: Vec::new(),
             parameters: Vec::new(),
             extra: String::new(),
@@ -121,7 +124,7 @@ impl Member {
     /// Its configuration, in Patroni's format.
     pub(super) fn yaml(&self, options: &Options, members: &[Self], bin_dir: &Path) -> String {
         let Self { name, postgres, rest, raft, .. } = self;
-        let Options { ttl, loop_wait, retry_timeout, extra, .. } = options;
+        let Options { ttl, loop_wait, retry_timeout, max_connections, extra, .. } = options;
         let (directory, bin_dir) = (self.directory.display(), bin_dir.display());
         let others = members.iter().filter(|other| other.number != self.number);
         let others: Vec<_> = others.map(|other| format!("- {}", other.raft)).collect();
@@ -150,7 +153,7 @@ raft:
       use_pg_rewind: true
       use_slots: true
       parameters:
-        max_connections: 60
+        max_connections: {max_connections}
 {parameters}  initdb:
     - encoding: UTF8
     - data-checksums

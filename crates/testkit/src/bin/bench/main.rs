@@ -5,6 +5,7 @@
 //! run below a process that adopts orphans, so that killing a host is complete. Started by `cargo xtask bench`; needs root.
 
 mod cluster;
+mod deadline;
 mod events;
 mod footprint;
 mod http;
@@ -55,6 +56,10 @@ struct Options {
     /// Seconds that a cluster runs before its memory and processor time are measured, and over which they are
     #[arg(long, default_value_t = 60)]
     footprint_seconds: u64,
+    /// Rounds of the lease's deadline, without and with real-time scheduling: K against what happens. 0 leaves them out, and so does a
+    /// choice of events or configurations
+    #[arg(long, default_value_t = 20)]
+    deadline_rounds: usize,
     /// Where clusters, logs and Patroni's programs are; on a real disk, and open to the user postgres
     #[arg(long)]
     work_dir: PathBuf,
@@ -96,6 +101,10 @@ fn measure(options: &Options) -> Outcome {
                 measure_variant(options, &work, system.as_ref(), &variant, &mut report)?;
             }
         }
+    }
+    let all = options.events.is_empty() && options.variants.is_empty();
+    if options.deadline_rounds > 0 && all && options.systems.contains(&SystemName::Pgbaton) {
+        report.deadlines = deadline::measure(&options.pgbaton, options.deadline_rounds)?;
     }
     report.print(options.format)
 }

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::Outcome;
+use crate::deadline::Deadlines;
 use crate::events::{Event, Sample};
 use crate::system::Variant;
 
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     // The number keeps systems and variants in the order in which they were measured.
     rows: BTreeMap<(Event, usize, &'static str), Row>,
     columns: Vec<(String, Variant, String)>,
+    /// What the deadline of a lease did.
+    pub(crate) deadlines: Vec<Deadlines>,
 }
 
 #[derive(Default)]
@@ -79,6 +82,9 @@ impl Report {
             let rounds = row.values.len().to_string();
             line(&mut text, [event.title(), system, variant.name, &median, &low, &high, &rounds, &lost])?;
         }
+        for deadlines in &self.deadlines {
+            text.push_str(&deadlines.pretty());
+        }
         for (system, variant, configuration) in &self.columns {
             write!(text, "\n{system}, {}: the first member's configuration\n\n{configuration}", variant.name)?;
         }
@@ -96,12 +102,12 @@ impl Report {
         let configurations = self.columns.iter().map(|(system, variant, configuration)| {
             json!({"system": system, "configuration": variant.name, "yaml": configuration})
         });
-        json!({"machine": machine(), "rows": rows.collect::<Vec<_>>(), "configurations": configurations.collect::<Vec<_>>()})
+        json!({"machine": machine(), "rows": rows.collect::<Vec<_>>(), "deadlines": self.deadlines, "configurations": configurations.collect::<Vec<_>>()})
     }
 }
 
 /// The value below which `percent` of the others are; the upper one of two in the middle.
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
