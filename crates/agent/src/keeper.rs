@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::event::Event;
 use crate::keys;
 
-/// Wait after a renewal that failed without a clear answer: an election of the store takes about a second, and the first answer after it
+/// Wait after a renewal that failed without a clear answer: an election of the store takes a second or two, and the first answer after it
 /// shall not be missed by much.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::event::Event;
 use crate::keys::{self, Keys};
 
-/// Wait before a watch or a read that failed is tried again: a store without a leader has one again after about a second.
+/// Wait before a watch or a read that failed is tried again: a store without a leader has one again after a second or two.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The newest view.
