@@ -1,6 +1,7 @@
 use pgbaton_types::Epoch;
 
 use super::Moment;
+use crate::host::Host;
 use crate::operator_model::OperatorKind;
 use crate::postgres_model::Process;
 use crate::time::{Time, nanos};
@@ -55,7 +56,7 @@ impl Chronicle {
                 for (tainted, host) in self.tainted.iter_mut().zip(&world.hosts) {
                     if paused && host.postgres.tree_alive() {
                         *tainted = Some(host.postgres.life);
-                    } else if !paused && host.guard.armed.is_some() {
+                    } else if !paused && enforced(host, world.now) {
                         *tainted = None;
                     }
                 }
@@ -85,4 +86,10 @@ impl Chronicle {
         let tainted = self.tainted[member].is_some_and(|life| life == postgres.life || life == before);
         tainted || postgres.reign().is_none() || !postgres.guarded()
     }
+}
+
+/// The guard has a deadline to enforce that is still to come.
+fn enforced(host: &Host, now: Time) -> bool {
+    let now = host.clock.read(now);
+    host.guard.alive && host.guard.armed.is_some_and(|armed| now < armed.deadline)
 }

@@ -10,11 +10,11 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     if !settings.paused {
         return plan.pass(Step::Pause, "not paused");
     }
-    if seen.orders.restart || seen.orders.reinitialize {
-        return plan.pass(Step::Pause, "paused, but an operator asked for a restart or a new clone");
-    }
     if seen.guard.armed {
         plan.act(Action::DisarmGuard { why: Disarm::Paused });
+    }
+    if seen.orders.restart || seen.orders.reinitialize {
+        return plan.pass(Step::Pause, "paused, but an operator asked for a restart or a new clone");
     }
     let holder = seen.valid_lease(settings).is_some();
     if holder && plan.memory.handover.is_some() {
