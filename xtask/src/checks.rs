@@ -5,8 +5,10 @@ use std::process::Command;
 use crate::run::{self, Failure, Outcome, say};
 
 /// What has been counted so far, and what failed by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Checks {
+    /// When it began, in seconds since this machine was started.
+    begun: f64,
     passed: usize,
     failed: usize,
     skipped: usize,
@@ -14,6 +16,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
+    /// Nothing is counted yet.
+    pub(crate) fn begin() -> Self {
+        Self { begun: run::uptime_seconds(), passed: 0, failed: 0, skipped: 0, failures: Vec::new() }
+    }
+
     /// Counts one check by its outcome and prints its verdict.
     pub(crate) fn count(&mut self, name: &str, check: impl FnOnce() -> Outcome) {
         let begun = run::uptime_seconds();
@@ -50,11 +57,12 @@ impl Checks {
         }
     }
 
-    /// Prints the failures and then, alone on the last line, the count.
+    /// Prints the failures, how long everything took and then, alone on the last line, the count.
     pub(crate) fn close(self) -> Outcome {
         for failure in &self.failures {
             say(&format!("failed: {failure}"));
         }
+        say(&format!("everything took {:.0} s", run::uptime_seconds() - self.begun));
         say(&closing_line(self.passed, self.failed, self.skipped));
         if self.failed == 0 { Ok(()) } else { Err(Failure::COUNTED) }
     }

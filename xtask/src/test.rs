@@ -9,7 +9,7 @@ use crate::{demo, setup, verify};
 pub(crate) fn run() -> Outcome {
     setup::ensure(setup::Purpose::Test)?;
     let scratch = Scratch::new()?;
-    let mut checks = Checks::default();
+    let mut checks = Checks::begin();
     verify::source(&mut checks);
     verify::everything(&mut checks, &scratch);
     demos(&mut checks, &scratch);

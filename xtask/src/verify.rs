@@ -28,7 +28,7 @@ pub(crate) struct Options {
 /// `cargo xtask verify [--fast]`.
 pub(crate) fn run(options: &Options) -> Outcome {
     let scratch = Scratch::new()?;
-    let mut checks = Checks::default();
+    let mut checks = Checks::begin();
     if options.fast {
         source(&mut checks);
         checks.count_tests("tests without servers", scratch.mark(&mut fast_tests()));
