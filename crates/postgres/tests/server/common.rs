@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::future::{Future, Ready, ready};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,7 +48,14 @@ pub(crate) fn run(test: &str, body: impl Future<Output = ()>) {
 fn run_as_postgres(test: &str) {
     let (_, name) = test.split_once("::").unwrap();
     let credentials = OsCredentials::of_user("postgres").unwrap().expect("there is no user postgres");
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    // The user may not be allowed to reach the executable where it is: root's home is closed to others.
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let (built, program) = (std::env::current_exe().unwrap(), directory.path().join("test"));
+    if fs::hard_link(&built, &program).is_err() {
+        fs::copy(&built, &program).unwrap();
+    }
+    let mut command = Command::new(program);
     command.args(["--exact", name, "--nocapture"]).env(INNER, "1").env("HOME", "/nonexistent").current_dir("/");
     ChildSetup { credentials: Some(credentials), parent_death_signal: Some(Signal::KILL), ..ChildSetup::default() }
         .apply(&mut command);
