@@ -16,6 +16,9 @@ const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 /// The programs that a member needs.
 const POSTGRES_PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_basebackup", "pg_rewind", "psql"];
 
+/// Held while packages are installed, by root only; the kernel gives it free with its process.
+const LOCK: &str = "/run/pgbaton-setup.lock";
+
 /// Debian asks this script before it starts a service during installation; exit code 101 means "forbidden".
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_FORBIDS: &str =
@@ -80,7 +83,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Outcome {
     }
     let own = std::env::current_exe().map_err(|error| failure!("cannot find this program's own path: {error}"))?;
     if run::is_root() {
-        install(&packages)?;
+        install(purpose)?;
     } else if sudo_asks_nothing() {
         run::run(Command::new("sudo").arg("--non-interactive").arg(&own).args(["setup", "--for", purpose.name()]))?;
     } else {
@@ -134,7 +137,15 @@ fn sudo_asks_nothing() -> bool {
         && Command::new("sudo").args(["--non-interactive", "true"]).output().is_ok_and(|out| out.status.success())
 }
 
-fn install(packages: &[&str]) -> Outcome {
+/// One run at a time: of two, the second would fail at apt's lists, and take the first one's policy for the administrator's.
+fn install(purpose: Purpose) -> Outcome {
+    let cannot = |error: std::io::Error| failure!("cannot lock {LOCK}: {error}");
+    let lock = fs::File::create(LOCK).map_err(cannot)?;
+    lock.lock().map_err(cannot)?;
+    let packages = missing(purpose);
+    if packages.is_empty() {
+        return Ok(());
+    }
     forbid_clusters()?;
     let _policy = StartForbidden::new()?;
     let apt_get = || {

@@ -3,11 +3,12 @@
 //!
 //! One member of the real binary under load, its agent frozen, in every other round its inner guard as well, so that the outer
 //! one has to do it. The deadline is read from the timer of the guard that holds it, as the kernel shows it. Once as the guard is
-//! without rights, once with the right to real-time scheduling, which halves its K.
+//! without rights, once with real-time scheduling, which halves its K.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,6 @@ use pgbaton_sys::clock::boottime;
 use pgbaton_sys::proctree::with_working_directory;
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part, Programs, SUPERUSER};
 use pgbaton_testkit::{HostProgram, wait};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, Config, NoTls};
@@ -46,6 +46,9 @@ const SETTLED: Duration = Duration::from_millis(50);
 
 /// Two readings of one deadline differ by less, in nanoseconds: the time between a reading and its clock.
 const SAME_DEADLINE: u64 = 5_000_000;
+
+/// K of a guard with real-time scheduling, in milliseconds, which it states when it has the right from its start (ARCHITECTURE.md, "The guard").
+const K_REAL_TIME: u64 = 500;
 
 /// `CLOCK_BOOTTIME`, as `/proc/PID/fdinfo` names it (`linux/time.h`).
 const BOOTTIME_CLOCK: &str = "7";
@@ -80,8 +83,10 @@ pub(crate) struct Round {
 /// All rounds, and the K that was stated.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Deadlines {
-    /// K by the guard's own word, in milliseconds.
+    /// K as it is stated, in milliseconds.
     pub(crate) stated_ms: u64,
+    /// Whether the guards were scheduled in real time.
+    pub(crate) real_time: bool,
     /// The rights that it lacks, by its own word.
     pub(crate) lacks: Vec<String>,
     /// The rounds.
@@ -90,17 +95,10 @@ pub(crate) struct Deadlines {
 
 /// Measures that many rounds without, and as many with real-time scheduling.
 pub(crate) fn measure(pgbaton: &Path, rounds: usize) -> Outcome<Vec<Deadlines>> {
-    let before = getrlimit(Resource::Rtprio);
-    let mut all = vec![cluster_of_one(pgbaton, rounds)?];
-    // What systemd's LimitRTPRIO=1 gives; inherited by the member.
-    setrlimit(Resource::Rtprio, Rlimit { current: Some(1), maximum: Some(1) })?;
-    let with_right = cluster_of_one(pgbaton, rounds);
-    setrlimit(Resource::Rtprio, before)?;
-    all.push(with_right?);
-    Ok(all)
+    Ok(vec![cluster_of_one(pgbaton, rounds, false)?, cluster_of_one(pgbaton, rounds, true)?])
 }
 
-fn cluster_of_one(pgbaton: &Path, rounds: usize) -> Outcome<Deadlines> {
+fn cluster_of_one(pgbaton: &Path, rounds: usize, real_time: bool) -> Outcome<Deadlines> {
     let programs = Programs { pgbaton: pgbaton.to_owned(), host: HostProgram::own()? };
     let options = ClusterOptions { members: 1, max_connections: SESSIONS, ..ClusterOptions::default() };
     let mut cluster = Cluster::new(&programs, options)?;
@@ -111,26 +109,32 @@ fn cluster_of_one(pgbaton: &Path, rounds: usize) -> Outcome<Deadlines> {
     let caveats = explained["caveats"].as_array().cloned().unwrap_or_default();
     let caveats = caveats.iter().filter_map(serde_json::Value::as_str);
     let lacks = caveats.filter_map(|caveat| caveat.strip_prefix("the guard lacks a right: ")).map(str::to_owned);
+    let stated_ms = stated_ms.ok_or_else(|| format!("no K in GET /explain: {explained}"))?;
     let mut all = Deadlines {
-        stated_ms: stated_ms.ok_or_else(|| format!("no K in GET /explain: {explained}"))?,
+        stated_ms: if real_time { K_REAL_TIME } else { stated_ms },
+        real_time,
         lacks: lacks.collect(),
         rounds: Vec::new(),
     };
     for number in 0..rounds {
         let scene = SCENES[number % SCENES.len()];
-        let round = one(&cluster, scene)?;
-        note(&format!("deadline round {}: {round:?}", number + 1));
+        let round = one(&cluster, scene, real_time)?;
+        note(&format!("deadline round {}, real-time {real_time}: {round:?}", number + 1));
         all.rounds.push(round);
     }
     cluster.stop_member(0, LIMIT)?;
     Ok(all)
 }
 
-fn one(cluster: &Cluster, scene: Scene) -> Outcome<Round> {
+fn one(cluster: &Cluster, scene: Scene, real_time: bool) -> Outcome<Round> {
     cluster.wait_primary(LIMIT)?;
     let load = Load::begin(cluster, scene.idle)?;
     load.wait_for_commits()?;
     let guards = (single(cluster, Part::OuterGuard)?, single(cluster, Part::InnerGuard)?);
+    if real_time {
+        schedule_in_real_time(guards.0)?;
+        schedule_in_real_time(guards.1)?;
+    }
     cluster.freeze(0, Part::Agent)?;
     let deadline = settled_deadline(guards)?;
     if scene.guard_frozen {
@@ -153,6 +157,13 @@ fn one(cluster: &Cluster, scene: Scene) -> Outcome<Round> {
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of some seconds")]
 fn milliseconds(nanoseconds: i128) -> f64 {
     nanoseconds as f64 / 1_000_000.0
+}
+
+/// What the guard does by itself where it may (`LimitRTPRIO=1`): first in, first out, with priority 1, and not for its children.
+fn schedule_in_real_time(pid: i32) -> Outcome {
+    let done = Command::new("chrt").args(["--fifo", "--reset-on-fork", "--pid", "1", &pid.to_string()]).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    if done.status.success() { Ok(()) } else { Err(format!("chrt: {}", said.trim()).into()) }
 }
 
 fn single(cluster: &Cluster, part: Part) -> Outcome<i32> {
@@ -314,8 +325,13 @@ impl Deadlines {
             return String::new();
         }
         let mut text = format!(
-            "\nafter the deadline of a lease whose agent is frozen; K stated by the guard: {} ms\n{:58} {:>6} {:>26} {:>26}\n",
-            self.stated_ms, "", "rounds", "last commit: median, most", "last process: median, most",
+            "\nafter the deadline of a lease whose agent is frozen; {} real-time scheduling K is {} ms\n{:58} {:>6} {:>26} {:>26}\n",
+            if self.real_time { "with" } else { "without" },
+            self.stated_ms,
+            "",
+            "rounds",
+            "last commit: median, most",
+            "last process: median, most",
         );
         let scenes: BTreeSet<Scene> = self.rounds.iter().map(|round| round.scene).collect();
         for scene in scenes {
@@ -330,7 +346,7 @@ impl Deadlines {
             let what = format!("{frozen}, {} sessions that commit, {} idle", PROCEDURES + 1, scene.idle);
             text.push_str(&format!("{what:58} {rounds:>6} {commit:>26} {process:>26}\n"));
         }
-        for lack in &self.lacks {
+        for lack in self.lacks.iter().filter(|_| !self.real_time) {
             text.push_str(&format!("the guard had no {lack}\n"));
         }
         text
