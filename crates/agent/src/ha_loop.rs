@@ -10,7 +10,7 @@ use pgbaton_core::observation::{
     Answer, Directory, Finished, HostFacts, Initialize, Operation, Orders, Outcome, PeerAnswer, Server, StoreView,
 };
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
-use pgbaton_guard::EXIT_CONFIGURATION;
+use pgbaton_guard::{EXIT_CONFIGURATION, EXIT_LEAVES};
 use pgbaton_postgres::NewerGoodCopy;
 use pgbaton_types::{BootTime, Epoch, MemberName, SystemId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -41,6 +41,9 @@ use crate::view;
 const ROUNDS_MAX: u32 = 8;
 /// The pause after that many.
 const CALM: Duration = Duration::from_millis(50);
+
+/// The core and the guard mean the same by it.
+const _: () = assert!(pgbaton_core::decision::EXIT_LEAVES == EXIT_LEAVES);
 
 /// Why the loop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,7 +300,7 @@ impl HaLoop {
                 if *code == 0 {
                     crate::operations::archive_at_end(&self.context).await;
                 }
-                let code = if *code != 0 && !self.ready { EXIT_CONFIGURATION } else { *code };
+                let code = if !matches!(*code, 0 | EXIT_LEAVES) && !self.ready { EXIT_CONFIGURATION } else { *code };
                 return Err(Ended { code, why: why.clone() });
             }
             if let Err(error) = execute::check(&self.context, seen, action) {

@@ -12,6 +12,7 @@ mod ha_loop;
 mod keeper;
 mod keys;
 mod lease_actions;
+mod left_lease;
 mod logging;
 mod member_slots;
 mod observe;

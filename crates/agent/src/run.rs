@@ -32,7 +32,7 @@ use crate::startup::{self, StartError};
 use crate::state::StateFile;
 use crate::store_thread::StoreThread;
 use crate::text::chain;
-use crate::{logging, snapshot, unguarded, view};
+use crate::{left_lease, logging, snapshot, unguarded, view};
 
 /// Events that may wait for the loop. It takes them all at each turn; more than this in between only mean that it is to look anew.
 const EVENTS_MAX: usize = 1024;
@@ -61,7 +61,7 @@ pub struct Options {
 }
 
 /// Runs the agent below its guard until it is to end, and gives its exit code: 0 after an orderly end,
-/// [`pgbaton_guard::EXIT_CONFIGURATION`] when it could not begin.
+/// [`pgbaton_guard::EXIT_LEAVES`] when the server goes on in a pause, [`pgbaton_guard::EXIT_CONFIGURATION`] when it could not begin.
 pub fn run(options: &Options) -> u8 {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let loaded = match pgbaton_config::load(options.config.as_deref(), &environment) {
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> u8 {
     }
     match begin(options, loaded, environment) {
         Ok(Ended { code, why }) => {
-            if code == 0 {
+            if matches!(code, 0 | pgbaton_guard::EXIT_LEAVES) {
                 tracing::info!("{why}");
             } else {
                 tracing::error!(code, "{why}");
@@ -236,6 +236,10 @@ fn spawn_tasks(
     services.spawn(view::watch(Arc::clone(context)));
     services.spawn(keeper::keep(Arc::clone(context)));
     services.spawn(publish::publish(Arc::clone(context), publications));
+    // Nobody guards a server that was left in a pause; what it was left with is the store's to say.
+    if let Some(kept) = context.kept().lease.filter(|_| context.lease.any().is_none()) {
+        services.spawn(left_lease::take_up(Arc::clone(context), kept));
+    }
     services.spawn(ask_listed(Arc::clone(context), connected.clone()));
     let guard = Arc::clone(&context.guard);
     std::thread::Builder::new()

@@ -121,14 +121,17 @@ pub enum Action {
     Begin(OperationKind),
     /// Give up the operation that is under way. It ends as failed.
     CancelOperation,
-    /// End the agent. The server is stopped, or was never started.
+    /// End the agent. The server is stopped, or was never started, or is left to an operator.
     Exit {
-        /// The exit code: 0 after an orderly end.
+        /// The exit code: 0 after an orderly end, [`EXIT_LEAVES`] when the server goes on.
         code: u8,
         /// What the operator is told.
         why: String,
     },
 }
+
+/// Exit code of an agent that leaves its server running: in maintenance mode the server is the operator's.
+pub const EXIT_LEAVES: u8 = 4;
 
 /// Why no deadline needs to be enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::note::note;
 use crate::page::Page;
 use crate::server::Server;
 use crate::wire::{MAX_PACKET, Refusal, Reply, Request, Rights, Status};
-use crate::{EXIT_CONFIGURATION, outer};
+use crate::{EXIT_CONFIGURATION, EXIT_LEAVES, outer};
 
 /// Pause between two looks while killing, nanoseconds: short, because K counts; each look is also woken by a child's end.
 const KILL_TICK: u64 = 5_000_000;
@@ -69,6 +69,8 @@ struct Inner<'a> {
     stop_by: Option<u64>,
     /// The exit code to end with, as soon as nothing runs any more.
     finish: Option<u8>,
+    /// The agent has left the server to an operator: this process only stays as its parent.
+    left: bool,
     /// The agent has closed its socket; it is not polled any more.
     deaf: bool,
     buffer: Box<[u8]>,
@@ -96,6 +98,7 @@ impl<'a> Inner<'a> {
             agent: Agent::new(shared.command, shared.oom_score_adj, boottime()),
             stop_by: None,
             finish: None,
+            left: false,
             deaf: false,
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
         })
@@ -104,7 +107,7 @@ impl<'a> Inner<'a> {
     fn run(&mut self) -> io::Result<u8> {
         loop {
             self.enforce(boottime());
-            if self.shared.outer.ended(0)? {
+            if !self.left && self.shared.outer.ended(0)? {
                 return self.without_outer();
             }
             self.signals()?;
@@ -116,6 +119,9 @@ impl<'a> Inner<'a> {
             let now = boottime();
             self.stop_late(now);
             self.agent.start_if_due(now);
+            if self.left && !self.server.facts().alive {
+                return Ok(0);
+            }
             if let Some(code) = self.finish
                 && self.agent.pid().is_none()
                 && !self.server.facts().alive
@@ -140,7 +146,7 @@ impl<'a> Inner<'a> {
         wait_readable(&[
             Some(self.signals.as_fd()),
             Some(self.timer.as_fd()),
-            Some(self.shared.outer.as_fd()),
+            Some(self.shared.outer.as_fd()).filter(|_| !self.left),
             socket,
         ])?;
         Ok(())
@@ -219,7 +225,8 @@ impl<'a> Inner<'a> {
         let code = process::exit_code(reaped.status);
         let finish = match code {
             _ if self.finish.is_some() => self.finish,
-            Some(0) => Some(0),
+            Some(EXIT_LEAVES) if self.may_leave() => return self.leave(now),
+            Some(0 | EXIT_LEAVES) => Some(0),
             _ if self.stop_by.is_some() => Some(1),
             Some(EXIT_CONFIGURATION) if !self.shared.page.ready() => Some(EXIT_CONFIGURATION),
             _ => None,
@@ -236,6 +243,26 @@ impl<'a> Inner<'a> {
             note(format_args!("the agent was ended by signal {signal}; starting it again"));
         } else {
             note(format_args!("the agent exited with {}; starting it again", code.unwrap_or(0)));
+        }
+    }
+
+    /// No deadline is held for the server, and nobody kills it.
+    fn may_leave(&self) -> bool {
+        let facts = self.server.facts();
+        facts.alive && !facts.killing && self.lease.deadline.is_none()
+    }
+
+    /// The agent has ended and left the server to an operator.
+    fn leave(&mut self, now: u64) {
+        note(format_args!(
+            "the agent has ended in maintenance mode: the server goes on, and nobody enforces anything on it"
+        ));
+        self.agent.ended(now, false);
+        self.stop_by = None;
+        self.left = true;
+        self.shared.page.set_left();
+        if let Err(error) = self.shared.armed.raise() {
+            note(format_args!("the outer guard was not woken: {error}"));
         }
     }
 

@@ -24,8 +24,10 @@
 //!
 //! The protocol with the service manager: SIGTERM and SIGINT are passed to the agent as SIGTERM, SIGHUP as it is. An
 //! agent that exits with 0 is done, and so is its guard; whatever is left of the server is killed. An agent that
-//! exits with [`EXIT_CONFIGURATION`] without ever having been ready ends its guard with that code. After any other end it
-//! is started again.
+//! exits with [`EXIT_CONFIGURATION`] without ever having been ready ends its guard with that code. One that exits with
+//! [`EXIT_LEAVES`] while no deadline is held leaves its server running: the outer guard ends with 0, and the inner one stays,
+//! as the parent without which the server would be killed, until the server has ended. After any other end the agent is
+//! started again.
 
 mod agent_process;
 pub mod client;
@@ -48,6 +50,10 @@ use crate::agent_process::AgentCommand;
 
 /// Exit code of an agent whose configuration does not let it start. Before it was ever ready, trying again is no use.
 pub const EXIT_CONFIGURATION: u8 = 2;
+
+/// Exit code of an agent that leaves its server running, which only an operator's maintenance mode allows. With a deadline held, or
+/// without a server, it counts as 0.
+pub const EXIT_LEAVES: u8 = 4;
 
 /// How long after the deadline the outer guard waits for the inner one to have killed the server: long enough for a timer to be
 /// late without real-time scheduling (55 ms measured), short against K (500 ms).

@@ -95,6 +95,9 @@ impl Outer<'_> {
             restarts.started(boottime());
             let inner = process::fork(|| inner::run(self.shared))?;
             self.watch(inner)?;
+            if self.shared.page.left() {
+                return Ok(0);
+            }
             self.sweep()?;
             if let Some(code) = self.shared.page.verdict() {
                 return Ok(code);
@@ -111,7 +114,7 @@ impl Outer<'_> {
 
     /// Returns when the inner guard has ended, or was killed together with everything else.
     fn watch(&mut self, inner: Pid) -> io::Result<()> {
-        loop {
+        while !self.shared.page.left() {
             let now = boottime();
             let next = match self.due(now) {
                 Due::Kill => return Ok(()),
@@ -132,6 +135,7 @@ impl Outer<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Whether it is time to kill everything, else when to look again.

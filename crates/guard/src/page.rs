@@ -79,6 +79,15 @@ impl Page {
         self.word(5).store(1, Ordering::SeqCst);
     }
 
+    /// Whether the server was left running: the outer guard ends without it.
+    pub(crate) fn left(&self) -> bool {
+        self.word(6).load(Ordering::SeqCst) != 0
+    }
+
+    pub(crate) fn set_left(&self) {
+        self.word(6).store(1, Ordering::SeqCst);
+    }
+
     /// Forgets the server and its deadline. Only when no process is left.
     pub(crate) fn forget_server(&self) {
         self.set_deadline(None);
@@ -94,7 +103,7 @@ mod tests {
     fn words_do_not_overlap_and_the_epoch_only_grows() {
         let page = Page::new().unwrap();
         assert_eq!((page.deadline(), page.epoch(), page.verdict()), (None, 0, None));
-        assert!(!page.tree_alive() && !page.ready());
+        assert!(!page.tree_alive() && !page.ready() && !page.left());
         page.set_deadline(Some(7));
         page.set_epoch(5);
         page.set_epoch(3);
@@ -102,6 +111,9 @@ mod tests {
         page.set_last_kill(9);
         page.set_verdict(0);
         page.set_ready();
+        assert!(!page.left());
+        page.set_left();
+        assert!(page.left());
         assert_eq!((page.deadline(), page.epoch(), page.last_kill()), (Some(7), 5, 9));
         assert_eq!(page.verdict(), Some(0));
         page.forget_server();

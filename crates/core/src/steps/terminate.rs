@@ -1,6 +1,6 @@
 //! The agent was told to end: hand over, stop, release, leave.
 
-use crate::decision::{Action, Disarm, OperationKind, StopMode};
+use crate::decision::{Action, Disarm, EXIT_LEAVES, OperationKind, StopMode};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::switchover;
@@ -15,6 +15,16 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let can_hand_over = lease.is_some() && (seen.primary().is_some() || at_handover) && !plan.settings.paused;
     if can_hand_over && switchover::for_termination(plan) == Flow::Settled {
         return Flow::Settled;
+    }
+    if plan.settings.paused && !seen.stopped() && !at_handover {
+        if seen.guard.armed {
+            plan.act(Action::DisarmGuard { why: Disarm::Paused });
+            plan.wake_after(std::time::Duration::ZERO);
+            return plan
+                .taken(Step::Terminate, "paused: has nothing enforced on the server before it leaves it running");
+        }
+        plan.act(Action::Exit { code: EXIT_LEAVES, why: "paused: the server goes on without its agent".to_owned() });
+        return plan.taken(Step::Terminate, "paused: ends and leaves the server running");
     }
     if !seen.stopped() {
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });

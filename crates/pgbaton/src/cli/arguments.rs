@@ -56,7 +56,8 @@ pub(crate) enum Command {
     Switchover(Switchover),
     /// Make a member the primary although the old one does not answer
     Failover(Failover),
-    /// Maintenance mode on: nothing is promoted or stopped by itself, and the guards are disarmed
+    /// Maintenance mode on: nothing is promoted or stopped by itself, the guards are disarmed, and a member that ends leaves its
+    /// server running
     Pause(Pause),
     /// Maintenance mode off
     Resume(Pause),

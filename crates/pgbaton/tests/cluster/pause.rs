@@ -43,6 +43,61 @@ fn a_paused_cluster_outlives_its_agents_and_is_guarded_again_afterwards() {
     nothing_lost(&cluster, &writer, primary);
 }
 
+#[test]
+fn a_member_that_ends_in_a_pause_leaves_its_server_and_finds_it_again() {
+    let mut cluster = healthy();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let standby = others(primary)[0];
+    let writer = writing(&cluster);
+    pause(&cluster, primary, true);
+    for member in [primary, standby] {
+        let server = cluster.pids(member, Part::Postmaster).unwrap();
+        cluster.terminate(member).unwrap();
+        ended(&cluster, member);
+        assert_eq!(cluster.pids(member, Part::Postmaster).unwrap(), server, "another postmaster, or none");
+    }
+    // Longer than the lease: nobody enforces it, and nobody is promoted.
+    writes_for(&writer, cluster.options().ttl + 2.0);
+
+    for member in [primary, standby] {
+        let server = cluster.pids(member, Part::Postmaster).unwrap();
+        cluster.start(member).unwrap();
+        knows_its_server(&cluster, member);
+        assert_eq!(cluster.pids(member, Part::Postmaster).unwrap(), server, "another postmaster, or none");
+    }
+    writes_for(&writer, 2.0 * cluster.options().loop_wait);
+
+    // From here on a deadline is enforced again, so the servers are started anew below the guards.
+    pause(&cluster, primary, false);
+    cluster.wait_healthy(LIMIT).unwrap();
+    assert_eq!(cluster.wait_primary(LIMIT).unwrap(), primary);
+    assert_eq!(timeline(&cluster, primary), 1, "it was not taken over in place");
+    nothing_lost(&cluster, &writer, primary);
+}
+
+/// Waits until the member's main process has ended in an orderly way.
+fn ended(cluster: &Cluster, member: usize) {
+    cluster
+        .awaiting("the end of the guard", LIMIT, || match cluster.exit_code(member)? {
+            Some(0) => Ok(Ok(())),
+            other => Ok(Err(format!("{other:?}"))),
+        })
+        .unwrap();
+}
+
+/// Waits until the member's agent sees its server, and the holder's has its lease.
+fn knows_its_server(cluster: &Cluster, member: usize) {
+    cluster
+        .awaiting("an agent that knows its server", LIMIT, || {
+            let status = cluster.rest(member, "GET", "/patroni", "", LIMIT)?.json();
+            let explained = cluster.rest(member, "GET", "/explain", "", LIMIT)?.json();
+            let holds = explained["lease"]["remaining_ms"].is_number();
+            let known = status["state"] == "running" && (status["role"] != "primary" || holds);
+            Ok(if known { Ok(()) } else { Err(format!("{status} {explained}")) })
+        })
+        .unwrap();
+}
+
 fn pause(cluster: &Cluster, member: usize, paused: bool) {
     let answer = cluster.rest(member, "PATCH", "/config", &format!("{{\"pause\": {paused}}}"), LIMIT).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
