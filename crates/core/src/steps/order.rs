@@ -24,7 +24,9 @@ fn reinitialize(plan: &mut Plan<'_>) -> Flow {
     if seen.lease.is_some() {
         return plan.pass(Step::Order, "a holder of the lease is not rebuilt");
     }
-    let source = seen.other_holder().is_some_and(|leader| leader_is_up(plan, leader));
+    // By an old view the leader may have gone since, with the last copy but this one.
+    let source =
+        seen.view_is_fresh(plan.settings) && seen.other_holder().is_some_and(|leader| leader_is_up(plan, leader));
     if !source {
         // The order waits; this member may be the one that has to lead, or hold the only copy.
         return plan.pass(Step::Order, "a new clone was asked for, but no leader runs to clone from");

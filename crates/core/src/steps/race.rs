@@ -110,7 +110,10 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     if race.asked < race.since {
         return ask(plan);
     }
-    let former = plan.memory.last_holder.clone();
+    // Nobody waits for the former holder, but in a store that knows no cluster: it may have been wiped since it was read,
+    // and show neither that holder's lease nor anybody else's.
+    let known = matches!(seen.store.cluster.initialize, Initialize::Done(_));
+    let former = plan.memory.last_holder.clone().filter(|_| known);
     let awaited = |name: &&MemberName| Some(*name) != former.as_ref() && seen.peer_since(name, race.asked).is_none();
     if seen.now.since(race.asked) < ASK_TIME && seen.other_members().any(|name| awaited(&name)) {
         plan.wake_at_latest(race.asked + ASK_TIME);
@@ -118,6 +121,10 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     }
     if seen.now.since(race.asked) > ANSWERS_FOR && seen.other_members().next().is_some() {
         return ask(plan);
+    }
+    if !known && let Some(silent) = seen.other_members().find(awaited) {
+        let why = format!("the store does not know this cluster, and {silent} does not answer");
+        return look_again(plan, why);
     }
     let answers: Vec<_> = seen
         .other_members()
