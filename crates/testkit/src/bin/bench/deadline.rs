@@ -17,6 +17,7 @@ use pgbaton_sys::clock::boottime;
 use pgbaton_sys::proctree::with_working_directory;
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part, Programs, SUPERUSER};
 use pgbaton_testkit::{HostProgram, wait};
+use rustix::process::setpriority_process;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, Config, NoTls};
@@ -40,6 +41,9 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// Between two looks at the server's processes: short beside what is measured, long beside the look itself.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
+
+/// The priority of the thread that looks, as of nice(1).
+const AHEAD: i32 = -10;
 
 /// The guard's timer must show the same deadline over this time: a renewal that was under way when the agent was frozen has arrived.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -140,7 +144,11 @@ fn one(cluster: &Cluster, scene: Scene, real_time: bool) -> Outcome<Round> {
     if scene.guard_frozen {
         cluster.freeze(0, Part::InnerGuard)?;
     }
-    let gone = wait_for_end(&cluster.data_dir(0))?;
+    // Of this thread alone: whoever looks shall not be late itself.
+    setpriority_process(None, AHEAD)?;
+    let gone = wait_for_end(&cluster.data_dir(0));
+    setpriority_process(None, 0)?;
+    let gone = gone?;
     let acknowledged = load.end();
     cluster.thaw(0, Part::Agent)?;
     cluster.wait_primary(LIMIT)?;
