@@ -60,7 +60,7 @@ fn an_agent_killed_costs_no_session() {
 
 #[test]
 fn an_agent_upgraded_in_place_costs_no_session() {
-    let host = Host::begin_exchangeable();
+    let host = Host::begin();
     host.start_primary(1, 50 * SECOND);
     host.must("ready");
     let mut session = host.connect().unwrap();

@@ -107,11 +107,6 @@ impl Host {
         Self::begin_with(&[])
     }
 
-    /// A guard with an agent from an executable of its own, which can be exchanged: [`Host::upgrade`].
-    pub(crate) fn begin_exchangeable() -> Self {
-        Self::begin_with(&[("own-program", "")])
-    }
-
     /// Puts another file in the place of the executable, as a package manager does it.
     pub(crate) fn upgrade(&self) {
         let next = self.directory.path().join("next");
