@@ -355,7 +355,7 @@ impl Deadlines {
             text.push_str(&format!("{what:58} {rounds:>6} {commit:>26} {process:>26}\n"));
         }
         for lack in self.lacks.iter().filter(|_| !self.real_time) {
-            text.push_str(&format!("the guard had no {lack}\n"));
+            text.push_str(&format!("the guard lacked {lack}\n"));
         }
         text
     }
