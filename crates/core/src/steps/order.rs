@@ -5,6 +5,7 @@ use crate::observation::Directory;
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::follower::leader_is_up;
+use crate::steps::rejoin;
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
@@ -24,12 +25,17 @@ fn reinitialize(plan: &mut Plan<'_>) -> Flow {
     if seen.lease.is_some() {
         return plan.pass(Step::Order, "a holder of the lease is not rebuilt");
     }
-    // By an old view the leader may have gone since, with the last copy but this one.
-    let source =
-        seen.view_is_fresh(plan.settings) && seen.other_holder().is_some_and(|leader| leader_is_up(plan, leader));
-    if !source {
+    let holder = seen.other_holder().filter(|leader| seen.view_is_fresh(plan.settings) && leader_is_up(plan, leader));
+    let Some(leader) = holder.cloned() else {
         // The order waits; this member may be the one that has to lead, or hold the only copy.
         return plan.pass(Step::Order, "a new clone was asked for, but no leader runs to clone from");
+    };
+    let says_so = rejoin::leader_answer(plan, &leader).is_some_and(|answer| answer.primary);
+    if !says_so && seen.local.directory != Directory::Empty {
+        // Its keys outlive it: its server, or its data, may be gone since, and this may be the last copy.
+        rejoin::ask_leader(plan, &leader);
+        let why = format!("a new clone was asked for: asks {} whether it runs", leader.member);
+        return if seen.stopped() { plan.blocked(Step::Order, why) } else { plan.pass(Step::Order, why) };
     }
     if !seen.stopped() {
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });
