@@ -7,10 +7,17 @@ use pgbaton_config::LocalConfig;
 use pgbaton_core::observation::{HostFacts, Listed};
 use pgbaton_store::Store;
 use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact};
+use pgbaton_types::BootTime;
 use serde::{Deserialize, Serialize};
+
+use crate::clock;
 
 /// First byte of what a host says about itself, its version; then JSON.
 const VERSION: u8 = b'1';
+
+/// How old what the other hosts said about themselves may be: four rounds of questions. A host that has been silent for longer
+/// may run a primary by now.
+const LISTED_FRESH: Duration = Duration::from_secs(2);
 
 /// What this host says about itself to the others before there is a store that could.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +71,8 @@ fn read(bytes: &[u8]) -> Option<HostFacts> {
 #[derive(Clone)]
 pub(crate) struct Connected {
     embedded: Arc<EmbeddedStore>,
+    /// When the other hosts were last asked about themselves.
+    asked: Arc<Mutex<Option<BootTime>>>,
 }
 
 impl Connected {
@@ -78,7 +87,7 @@ impl Connected {
             options.password = network.password.as_ref().map(|password| password.reveal().to_owned());
         }
         options.host_facts = Arc::new(move || own.get());
-        Ok(Self { embedded: EmbeddedStore::open(options).await? })
+        Ok(Self { embedded: EmbeddedStore::open(options).await?, asked: Arc::default() })
     }
 
     /// The store itself.
@@ -86,14 +95,18 @@ impl Connected {
         Arc::<EmbeddedStore>::clone(&self.embedded)
     }
 
-    /// What the other listed voters said about their hosts.
-    pub(crate) fn listed(&self) -> Vec<Listed> {
-        self.embedded.peer_facts().into_iter().map(listed).collect()
+    /// What the other listed voters said about their hosts; nothing when they were not asked for [`LISTED_FRESH`].
+    pub(crate) fn listed(&self, now: BootTime) -> Vec<Listed> {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = is_fresh(asked, now);
+        self.embedded.peer_facts().into_iter().map(|fact| listed(fact, fresh)).collect()
     }
 
     /// Asks them anew.
     pub(crate) async fn ask_listed(&self, within: Duration) {
+        let asked = clock::now();
         self.embedded.refresh_peer_facts(within).await;
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }
 
     /// Moves the store's own leadership away from the host that holds the lease.
@@ -107,8 +120,12 @@ impl Connected {
     }
 }
 
-fn listed(fact: PeerFact) -> Listed {
-    let host = fact.answer.ok().and_then(|introduction| read(&introduction.host_facts?));
+fn is_fresh(asked: Option<BootTime>, now: BootTime) -> bool {
+    asked.is_some_and(|asked| now.since(asked) <= LISTED_FRESH)
+}
+
+fn listed(fact: PeerFact, fresh: bool) -> Listed {
+    let host = fact.answer.ok().filter(|_| fresh).and_then(|introduction| read(&introduction.host_facts?));
     Listed { address: fact.address, host }
 }
 
@@ -117,6 +134,14 @@ mod tests {
     use pgbaton_types::SystemId;
 
     use super::*;
+
+    #[test]
+    fn what_hosts_said_long_ago_does_not_count() {
+        let at = |ms: u64| BootTime::default() + Duration::from_millis(ms);
+        assert!(is_fresh(Some(at(1_000)), at(3_000)));
+        assert!(!is_fresh(Some(at(1_000)), at(3_001)));
+        assert!(!is_fresh(None, at(0)), "answers of the time when the store was formed");
+    }
 
     #[test]
     fn what_version_one_says_is_read() {

@@ -199,7 +199,12 @@ impl HaLoop {
             now,
             me: self.context.me.clone(),
             local: look.local.clone(),
-            store: StoreView { as_of: view.as_of, revision: view.revision, cluster, listed: self.connected.listed() },
+            store: StoreView {
+                as_of: view.as_of,
+                revision: view.revision,
+                cluster,
+                listed: self.connected.listed(now),
+            },
             lease: self.context.lease.any().map(|held| held.lease),
             guard: look.guard,
             peers: self.answers.clone(),

@@ -267,9 +267,9 @@ async fn ask_listed(context: Arc<Context>, connected: Connected) {
         let view = context.view.get();
         let known = view.keys.contains_key(keys::INITIALIZE);
         if view.as_of.is_some() && !known {
-            let before = connected.listed();
+            let before = connected.listed(clock::now());
             connected.ask_listed(ASK_LISTED_TIME).await;
-            if connected.listed() != before {
+            if connected.listed(clock::now()) != before {
                 context.wake(Event::StoreChanged);
             }
         }

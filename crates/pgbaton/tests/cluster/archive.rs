@@ -3,20 +3,22 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pgbaton_testkit::cluster::{Cluster, Options};
+use pgbaton_testkit::cluster::{Cluster, Options, Part};
 use pgbaton_testkit::{OsUser, TempDir};
 
 use super::{LIMIT, nothing_lost, others, prepared, writing};
 
-/// Segments that wait when the switchover begins. With a command of a third of a second more than the old primary's own
-/// archiver gets done before the last of its processes is killed at the end of a lease of 5 s.
-const SEGMENTS: usize = 24;
+/// Segments that wait when the switchover begins.
+const SEGMENTS: usize = 8;
 
 #[test]
 fn a_switchover_leaves_no_gap_in_the_archive() {
     let directory = TempDir::new("archive", &OsUser::for_servers().unwrap()).unwrap();
     let place = directory.path().display();
-    let command = format!("sleep 0.3; cp %p {place}/%f.new && mv {place}/%f.new {place}/%f");
+    // Nothing is archived while the hold is there, so that the old primary's own archiver ends with all still to do.
+    let hold = directory.path().join("hold");
+    let command =
+        format!("while [ -e {place}/hold ]; do sleep 0.1; done; cp %p {place}/%f.new && mv {place}/%f.new {place}/%f");
     let parameters = vec!["archive_mode: \"on\"".to_owned(), format!("archive_command: '{command}'")];
     let mut cluster = prepared(Options { parameters, ..Options::default() });
     cluster.start_all().unwrap();
@@ -25,11 +27,21 @@ fn a_switchover_leaves_no_gap_in_the_archive() {
     let old = cluster.wait_primary(LIMIT).unwrap();
     let new = others(old)[0];
 
+    let server = cluster.pids(old, Part::Server).unwrap();
+    std::fs::write(&hold, "").unwrap();
     for _ in 0..SEGMENTS {
         cluster.sql(old, "SELECT pg_logical_emit_message(true, 'a', 'b'); SELECT pg_switch_wal()").unwrap();
     }
     let answer = cluster.switchover(old, old, Some(new)).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
+    cluster
+        .awaiting("the end of the old primary's server", LIMIT, || {
+            let left: Vec<_> =
+                cluster.pids(old, Part::Server)?.into_iter().filter(|pid| server.contains(pid)).collect();
+            Ok(if left.is_empty() { Ok(()) } else { Err(format!("still there: {left:?}")) })
+        })
+        .unwrap();
+    std::fs::remove_file(&hold).unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
     nothing_lost(&cluster, &writer, new);
     drop(writer);
