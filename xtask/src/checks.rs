@@ -42,7 +42,7 @@ impl Checks {
     /// Runs a test runner and counts each of its tests; a runner that ends badly without a failed test counts as one
     /// failed check, so that a broken build never looks like "0 failed".
     pub(crate) fn count_tests(&mut self, name: &str, command: &mut Command) {
-        let (succeeded, output) = match run::run_and_keep(command) {
+        let (status, output) = match run::run_and_keep(command) {
             Ok(result) => result,
             Err(failure) => return self.fail(name, &failure),
         };
@@ -52,8 +52,8 @@ impl Checks {
         self.skipped += tally.skipped;
         if tally.failed > 0 {
             self.failures.push(format!("{name}: {} tests", tally.failed));
-        } else if !succeeded {
-            self.fail(name, &Failure("the tests could not be built or run".into()));
+        } else if !status.success() {
+            self.fail(name, &Failure(format!("the tests could not be built or run to their end: {status}")));
         }
     }
 

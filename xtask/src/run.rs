@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 /// Why a task failed, in one sentence for the person at the terminal. Empty if that has been said already.
@@ -65,7 +65,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
 }
 
 /// Runs a command, passes its output on and keeps it too: standard output and standard error in the order written.
-pub(crate) fn run_and_keep(command: &mut Command) -> Outcome<(bool, String)> {
+pub(crate) fn run_and_keep(command: &mut Command) -> Outcome<(ExitStatus, String)> {
     let shown = show(command);
     say(&format!("$ {shown}"));
     let cannot = |error: io::Error| failure!("cannot run `{shown}`: {error}");
@@ -81,7 +81,7 @@ pub(crate) fn run_and_keep(command: &mut Command) -> Outcome<(bool, String)> {
         kept.push_str(&line);
         kept.push('\n');
     }
-    Ok((child.wait().map_err(cannot)?.success(), kept))
+    Ok((child.wait().map_err(cannot)?, kept))
 }
 
 /// The standard output of a command that must succeed.
