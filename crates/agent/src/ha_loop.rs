@@ -301,10 +301,10 @@ impl HaLoop {
         let mut acted = false;
         for action in &decision.actions {
             if let Action::Exit { code, why } = action {
-                // Before it was ever ready, starting it again would only say the same again.
                 if *code == 0 {
                     crate::operations::archive_at_end(&self.context).await;
                 }
+                // Before it was ever ready, starting it again would only say the same again.
                 let code = if !matches!(*code, 0 | EXIT_LEAVES) && !self.ready { EXIT_CONFIGURATION } else { *code };
                 return Err(Ended { code, why: why.clone() });
             }

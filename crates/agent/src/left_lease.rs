@@ -46,7 +46,10 @@ pub(crate) async fn take_up(context: Arc<Context>, kept: KeptLease) {
                 tracing::info!(epoch = %kept.epoch, error = %chain(&error), "the lease that was left in the pause is over");
                 return;
             }
-            Err(_) => sleep(RETRY_PAUSE).await,
+            Err(error) => {
+                tracing::debug!(epoch = %kept.epoch, error = %chain(&error), "the store does not say whether the lease that was left is still there");
+                sleep(RETRY_PAUSE).await;
+            }
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Archived {
     pub left: Vec<String>,
     /// Why they do.
     pub why: Option<String>,
+    /// They do for want of time only: the command has not failed.
+    pub late: bool,
 }
 
 /// Archives what waits in `pg_wal/archive_status`, in the archiver's order, until all is done, a command fails, `within` is
@@ -69,12 +71,13 @@ pub async fn archive_waiting(
         let tool = Tool::new(Path::new("/bin/sh")).args(["-c".to_owned(), line]).directory(&spec.data_dir);
         match timeout_at(deadline, tool.deadline(within).run(|_| {})).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                archived.why = Some(format!("archive_command: {error}"));
+            Ok(Err(CommandError::Stalled { .. })) | Err(_) => {
+                archived.why = Some(format!("not done within {} s", within.as_secs()));
+                archived.late = true;
                 break;
             }
-            Err(_) => {
-                archived.why = Some(format!("not done within {} s", within.as_secs()));
+            Ok(Err(error)) => {
+                archived.why = Some(format!("archive_command: {error}"));
                 break;
             }
         }

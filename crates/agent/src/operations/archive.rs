@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
+use crate::clock;
 use crate::context::Context;
 use crate::text::chain;
 
@@ -42,7 +45,13 @@ pub(crate) async fn at_end(context: &Context) {
 
 /// Archives what waits. Says whether some still does, for want of time.
 async fn archive(context: &Context, within: Duration) -> bool {
-    let _alone = context.archiving.lock().await;
+    // Whoever is at it already may go on for longer than this caller can wait; then it is in good hands.
+    let begun = clock::now();
+    let Ok(_alone) = timeout(within, context.archiving.lock()).await else {
+        tracing::warn!(seconds = within.as_secs(), "what the server had left is still being archived");
+        return false;
+    };
+    let within = within.saturating_sub(clock::now().since(begun));
     let spec = context.spec();
     // A primary archives by itself.
     let go_on = || context.lease.any().is_none();
@@ -59,7 +68,7 @@ async fn archive(context: &Context, within: Duration) -> bool {
                 why,
                 "WAL segments are not archived, and nobody else has them to archive"
             );
-            !archived.done.is_empty()
+            archived.late
         }
         Err(error) => {
             tracing::warn!(error = %chain(&error), "it is not known whether all is archived that the server had left");

@@ -35,6 +35,15 @@ fn assert_nothing_goes_on(host: &Host) {
     assert_eq!(again, rows);
 }
 
+/// Neither sees the other end: both stand still before the first is killed.
+fn kill_together(pids: [i32; 2]) {
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in pids {
+            send(pid, signal);
+        }
+    }
+}
+
 #[test]
 fn an_agent_killed_costs_no_session() {
     let host = Host::begin();
@@ -103,10 +112,7 @@ fn agent_and_inner_guard_killed_together() {
     host.start_primary(1, 50 * SECOND);
     begin_committing(&host);
     let before = host.pids();
-    send(before.agent, Signal::STOP);
-    send(before.inner, Signal::STOP);
-    send(before.agent, Signal::KILL);
-    send(before.inner, Signal::KILL);
+    kill_together([before.agent, before.inner]);
     host.next_pids(before);
     assert_nothing_goes_on(&host);
 }
@@ -130,10 +136,7 @@ fn agent_and_outer_guard_killed_together() {
     host.start_primary(1, 50 * SECOND);
     begin_committing(&host);
     let before = host.pids();
-    send(before.agent, Signal::STOP);
-    send(before.outer, Signal::STOP);
-    send(before.agent, Signal::KILL);
-    send(before.outer, Signal::KILL);
+    kill_together([before.agent, before.outer]);
     host.exit_code();
     host.await_no_server();
     await_end("the inner guard", before.inner);
@@ -145,10 +148,7 @@ fn both_guards_killed_at_once_leave_it_to_the_agent() {
     host.start_primary(1, 50 * SECOND);
     begin_committing(&host);
     let before = host.pids();
-    send(before.outer, Signal::STOP);
-    send(before.inner, Signal::STOP);
-    send(before.outer, Signal::KILL);
-    send(before.inner, Signal::KILL);
+    kill_together([before.outer, before.inner]);
     host.exit_code();
     host.await_no_server();
     await_end("the agent", before.agent);

@@ -109,7 +109,9 @@ server_test! {
 
         let closed = pgbaton_postgres::archive_waiting(spec, PATIENCE, || true).await.unwrap();
         assert_eq!((closed.done.len(), &closed.left), (0, &waiting));
-        assert!(closed.why.unwrap().contains("exit status: 1"));
+        assert!(!closed.late && closed.why.unwrap().contains("exit status: 1"));
+        let late = pgbaton_postgres::archive_waiting(spec, std::time::Duration::ZERO, || true).await.unwrap();
+        assert_eq!((late.late, late.done.len(), &late.left), (true, 0, &waiting));
 
         std::fs::write(archive.join("open"), "").unwrap();
         let stopped = pgbaton_postgres::archive_waiting(spec, PATIENCE, || false).await.unwrap();
