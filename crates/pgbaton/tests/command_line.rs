@@ -222,6 +222,13 @@ fn the_configuration_is_shown_and_changed() {
     "]],
     );
     check(
+        &["edit-config", "-s", "ttl=10", "--force", "--format", "json", "--url", &url],
+        0,
+        &expect![[r#"
+        {"postgresql":{"parameters":{"work_mem":"4MB"}},"ttl":10}
+    "#]],
+    );
+    check(
         &["edit-config", "--url", &url],
         1,
         &expect![[r"

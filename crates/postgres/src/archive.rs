@@ -15,7 +15,7 @@ use crate::file::FileError;
 use crate::installation::Program;
 use crate::{ServerSpec, unarchived_segments};
 
-/// How long `postgres -C` may take to tell one setting.
+/// How long `postgres -C` may take to tell one setting, at most.
 const SETTING_TIME: Duration = Duration::from_secs(10);
 
 /// Why nothing could be archived.
@@ -58,10 +58,10 @@ pub async fn archive_waiting(
     if archived.left.is_empty() {
         return Ok(archived);
     }
-    if setting(spec, "archive_mode").await? != "on" {
+    if setting(spec, "archive_mode", within).await? != "on" {
         return Ok(Archived::default());
     }
-    let command = setting(spec, "archive_command").await?;
+    let command = setting(spec, "archive_command", deadline.saturating_duration_since(Instant::now())).await?;
     if command.is_empty() {
         archived.why = Some("archive_command is empty".to_owned());
         return Ok(archived);
@@ -88,11 +88,11 @@ pub async fn archive_waiting(
 }
 
 /// A setting as a server of this directory would have it, without running one.
-async fn setting(spec: &ServerSpec, name: &str) -> Result<String, ArchiveError> {
+async fn setting(spec: &ServerSpec, name: &str, within: Duration) -> Result<String, ArchiveError> {
     let program: PathBuf = spec.installation.path(Program::Postgres);
     let config = format!("--config-file={}", spec.file("postgresql.conf").display());
     let tool = Tool::new(&program).arg("-D").arg(OsString::from(&spec.data_dir)).arg(config).arg("-C").arg(name);
-    let text = tool.deadline(SETTING_TIME).output().await.map_err(ArchiveError::Settings)?;
+    let text = tool.deadline(within.min(SETTING_TIME)).output().await.map_err(ArchiveError::Settings)?;
     Ok(text.trim_end_matches('\n').to_owned())
 }
 
