@@ -1,6 +1,7 @@
 //! An agent: observe, decide, check, execute. It knows only what it can know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pgbaton_core::execution;
 use pgbaton_core::observation::{ControlState, Lease};
@@ -21,6 +22,9 @@ use crate::operations::Begun;
 use crate::postgres_model::Role;
 use crate::time::{SECOND, Time, nanos};
 use crate::world::{World, trace};
+
+/// Pause between two questions to the other voters about their hosts, as in the agent.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An agent's memory and what it waits for.
 #[derive(Debug)]
@@ -192,6 +196,7 @@ impl World {
         if agent.awaiting || agent.pending.is_some() || !agent.ready {
             return;
         }
+        self.keep_listed(member);
         let observation = self.observe(member);
         let settings = &self.hosts[member].agent.settings;
         let decision = decide(settings, &observation);
@@ -279,7 +284,6 @@ impl World {
         decoded: &Decoded,
         revision: pgbaton_types::Revision,
     ) {
-        let listed = self.listed(member);
         let host = &mut self.hosts[member];
         let mut cluster = decoded.cluster.clone();
         if let Initialize::UnderWay { mine } = &mut cluster.initialize {
@@ -292,16 +296,35 @@ impl World {
         if host.agent.view.as_of.is_some_and(|newest| newest > sent) {
             return;
         }
+        let listed = std::mem::take(&mut host.agent.view.listed);
         host.agent.view = StoreView { as_of: Some(sent), revision, cluster, listed };
         host.agent.ready = true;
     }
 
+    /// While the store does not know the cluster, the agent asks the other voters about their hosts again and again.
+    fn keep_listed(&mut self, member: usize) {
+        let host = &self.hosts[member];
+        let view = &host.agent.view;
+        let now = host.clock.read(self.now);
+        let old = view.listed.iter().any(|listed| listed.asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL));
+        if view.listed.is_empty() || (old && view.cluster.initialize == Initialize::Absent) {
+            self.ask_listed(member);
+        }
+    }
+
+    /// The agent asks the other voters about their hosts.
+    pub(crate) fn ask_listed(&mut self, member: usize) {
+        let now = self.hosts[member].clock.read(self.now);
+        self.hosts[member].agent.view.listed = self.listed(member, now);
+    }
+
     /// The other voters and what they say about their hosts.
-    fn listed(&self, member: usize) -> Vec<Listed> {
+    fn listed(&self, member: usize, now: BootTime) -> Vec<Listed> {
         let others = (0..self.scenario.members).filter(|other| *other != member);
         let said = others.map(|other| {
             let answers = self.hosts[other].agent_runs() && self.network.reaches(member, other, Traffic::Peers);
-            Listed { address: format!("{}:5433", self.names[other]), host: answers.then(|| self.host_facts(other)) }
+            let host = answers.then(|| self.host_facts(other));
+            Listed { address: format!("{}:5433", self.names[other]), asked: Some(now), host }
         });
         said.collect()
     }

@@ -47,6 +47,7 @@ impl World {
             Action::SetSlots { .. }
                 | Action::PublishPosition { .. }
                 | Action::AskPeers { .. }
+                | Action::AskListed
                 | Action::DisarmGuard { .. }
         );
         if !quiet {
@@ -73,6 +74,10 @@ impl World {
                 for name in members {
                     self.ask_named(member, name, Question::Position);
                 }
+            }
+            Action::AskListed => {
+                self.ask_listed(member);
+                self.wake_agent(member);
             }
             Action::PrepareCandidate { candidate, epoch } => {
                 self.ask_named(member, candidate, Question::Prepare(*epoch));

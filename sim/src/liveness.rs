@@ -45,13 +45,14 @@ impl Healing {
     /// The bounds, from now on.
     pub(crate) fn begin(world: &World) -> Self {
         let settings = &world.scenario.settings[0];
-        // The lease that may still run; the time that whoever gave it back leaves to others; two requests that got no
+        // The lease that may still run, with the ttl that it was granted; the time that whoever gave it back leaves to others; two requests that got no
         // answer; and what the servers of this run need for starting, stopping and promoting.
         let servers =
             2 * world.scenario.recovery_longest + world.scenario.promotion_longest + world.scenario.exit_longest;
         let ending = world.hosts.iter().any(|host| host.agent.orders.terminate);
         let starts = STARTED_WITHIN + if ending { ENDED_FOR } else { 0 };
-        let leader_by = world.now + 2 * nanos(settings.ttl) + 2 * nanos(settings.retry_timeout) + servers + starts;
+        let leases = nanos(settings.ttl) + nanos(world.store.longest_ttl().max(settings.ttl));
+        let leader_by = world.now + leases + 2 * nanos(settings.retry_timeout) + servers + starts;
         let copies = 3 * world.scenario.copy_longest + world.scenario.checkpoint_longest;
         let followed_by = leader_by + 60 * SECOND + copies + servers;
         Self {

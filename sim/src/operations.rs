@@ -315,7 +315,7 @@ impl World {
         let done = !matches!(outcome, Outcome::Failed(_));
         let orders: &mut Orders = &mut host.agent.orders;
         match begun.kind {
-            OperationKind::StartStandby { .. } | OperationKind::StartPrimary { .. } if done => orders.restart = false,
+            OperationKind::StartStandby { .. } | OperationKind::StartPrimary { .. } => orders.restart = false,
             OperationKind::Clone { .. } if done => orders.reinitialize = false,
             _ => {}
         }

@@ -94,7 +94,13 @@ impl World {
                 let wait = self.rng.within(3..30) * SECOND;
                 self.after(wait, Event::Undo(Undo::Pause));
             }
-            OperatorKind::Restart => self.order(member, |orders| orders.restart = true),
+            OperatorKind::Restart => {
+                let start_within = self.rng.chance(300).then(|| Duration::from_secs(self.rng.within(1..4)));
+                self.order(member, |orders| {
+                    orders.restart = true;
+                    orders.start_within = start_within;
+                });
+            }
             OperatorKind::Reinitialize => self.order(member, |orders| orders.reinitialize = true),
             OperatorKind::Terminate => self.order(member, |orders| orders.terminate = true),
             OperatorKind::StartByHand => self.start_by_hand(member),

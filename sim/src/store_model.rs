@@ -116,6 +116,11 @@ impl StoreModel {
         self.cache.clone().unwrap_or_else(|| layout::decode(&self.machine))
     }
 
+    /// The longest time to live that a lease was granted with.
+    pub(crate) fn longest_ttl(&self) -> Duration {
+        self.machine.leases().map(|(_, ttl)| ttl).max().unwrap_or_default()
+    }
+
     /// The revision.
     pub(crate) fn revision(&self) -> Revision {
         self.machine.revision()

@@ -9,15 +9,13 @@ use pgbaton_store::Store;
 use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact};
 use pgbaton_types::BootTime;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::clock;
 
 /// First byte of what a host says about itself, its version; then JSON.
 const VERSION: u8 = b'1';
-
-/// How old what the other hosts said about themselves may be: four rounds of questions. A host that has been silent for longer
-/// may run a primary by now.
-const LISTED_FRESH: Duration = Duration::from_secs(2);
 
 /// What this host says about itself to the others before there is a store that could.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +71,8 @@ pub(crate) struct Connected {
     embedded: Arc<EmbeddedStore>,
     /// When the other hosts were last asked about themselves.
     asked: Arc<Mutex<Option<BootTime>>>,
+    /// They are to be asked at once.
+    wanted: Arc<Notify>,
 }
 
 impl Connected {
@@ -87,7 +87,7 @@ impl Connected {
             options.password = network.password.as_ref().map(|password| password.reveal().to_owned());
         }
         options.host_facts = Arc::new(move || own.get());
-        Ok(Self { embedded: EmbeddedStore::open(options).await?, asked: Arc::default() })
+        Ok(Self { embedded: EmbeddedStore::open(options).await?, asked: Arc::default(), wanted: Arc::default() })
     }
 
     /// The store itself.
@@ -95,11 +95,21 @@ impl Connected {
         Arc::<EmbeddedStore>::clone(&self.embedded)
     }
 
-    /// What the other listed voters said about their hosts; nothing when they were not asked for [`LISTED_FRESH`].
-    pub(crate) fn listed(&self, now: BootTime) -> Vec<Listed> {
+    /// What the other listed voters said about their hosts.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = is_fresh(asked, now);
-        self.embedded.peer_facts().into_iter().map(|fact| listed(fact, fresh)).collect()
+        self.embedded.peer_facts().into_iter().map(|fact| listed(fact, asked)).collect()
+    }
+
+    /// Has them asked at once, or anew when that is under way.
+    pub(crate) fn want_listed(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until they are to be asked, for `most` at most.
+    pub(crate) async fn listed_wanted(&self, most: Duration) {
+        // Either way it is time to ask.
+        drop(timeout(most, self.wanted.notified()).await);
     }
 
     /// Asks them anew.
@@ -120,13 +130,9 @@ impl Connected {
     }
 }
 
-fn is_fresh(asked: Option<BootTime>, now: BootTime) -> bool {
-    asked.is_some_and(|asked| now.since(asked) <= LISTED_FRESH)
-}
-
-fn listed(fact: PeerFact, fresh: bool) -> Listed {
-    let host = fact.answer.ok().filter(|_| fresh).and_then(|introduction| read(&introduction.host_facts?));
-    Listed { address: fact.address, host }
+fn listed(fact: PeerFact, asked: Option<BootTime>) -> Listed {
+    let host = fact.answer.ok().and_then(|introduction| read(&introduction.host_facts?));
+    Listed { address: fact.address, asked, host }
 }
 
 #[cfg(test)]
@@ -134,14 +140,6 @@ mod tests {
     use pgbaton_types::SystemId;
 
     use super::*;
-
-    #[test]
-    fn what_hosts_said_long_ago_does_not_count() {
-        let at = |ms: u64| BootTime::default() + Duration::from_millis(ms);
-        assert!(is_fresh(Some(at(1_000)), at(3_000)));
-        assert!(!is_fresh(Some(at(1_000)), at(3_001)));
-        assert!(!is_fresh(None, at(0)), "answers of the time when the store was formed");
-    }
 
     #[test]
     fn what_version_one_says_is_read() {

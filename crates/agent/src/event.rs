@@ -1,6 +1,7 @@
 //! What the loop wakes for. Nothing else changes what it remembers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgbaton_api::RestartRequest;
 use pgbaton_core::Observation;
@@ -84,7 +85,10 @@ pub struct Looked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Restart the server. The reply comes when it is up again.
-    Restart,
+    Restart {
+        /// How long the server may take to start; none: `primary_start_timeout` for a primary.
+        start_within: Option<Duration>,
+    },
     /// Restart the server at its time, if the conditions are met then. The reply comes at once; refused: another one waits.
     ScheduleRestart(RestartRequest),
     /// Forget the restart that waits. The reply comes at once; refused: none waits.

@@ -199,12 +199,7 @@ impl HaLoop {
             now,
             me: self.context.me.clone(),
             local: look.local.clone(),
-            store: StoreView {
-                as_of: view.as_of,
-                revision: view.revision,
-                cluster,
-                listed: self.connected.listed(now),
-            },
+            store: StoreView { as_of: view.as_of, revision: view.revision, cluster, listed: self.connected.listed() },
             lease: self.context.lease.any().map(|held| held.lease),
             guard: look.guard,
             peers: self.answers.clone(),
@@ -345,6 +340,7 @@ impl HaLoop {
                 execute::clear_failover(&self.context, *revision).await?;
             }
             Action::AskPeers { members } => members.iter().for_each(|member| self.peers.ask_position(member.clone())),
+            Action::AskListed => self.connected.want_listed(),
             Action::PrepareCandidate { candidate, epoch } => self.peers.ask_prepare(candidate.clone(), *epoch),
             Action::AskProof { candidate, checkpoint } => {
                 let epoch = seen.lease.map_or(seen.memory.promised, |lease| lease.epoch);

@@ -23,8 +23,9 @@ impl HaLoop {
                 self.settings_mut().reload();
                 tell(reply, OrderReply::Done);
             }
-            Order::Restart => {
+            Order::Restart { start_within } => {
                 self.orders.restart = true;
+                self.orders.start_within = start_within;
                 self.restart_replies.push(reply);
             }
             Order::ScheduleRestart(_) if self.scheduled.is_some() => {
@@ -76,6 +77,7 @@ impl HaLoop {
             Due::Now => {
                 tracing::info!("it is time for the restart that was asked for");
                 self.orders.restart = true;
+                self.orders.start_within = scheduled.start_within();
             }
             Due::Never(why) => tracing::info!(why, "the restart that was asked for is dropped"),
         }
@@ -112,6 +114,7 @@ impl HaLoop {
             _ => return,
         };
         self.orders.restart = false;
+        self.orders.start_within = None;
         for waiting in self.restart_replies.drain(..) {
             // As above.
             drop(waiting.send(reply.clone()));

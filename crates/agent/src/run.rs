@@ -267,13 +267,10 @@ async fn ask_listed(context: Arc<Context>, connected: Connected) {
         let view = context.view.get();
         let known = view.keys.contains_key(keys::INITIALIZE);
         if view.as_of.is_some() && !known {
-            let before = connected.listed(clock::now());
             connected.ask_listed(ASK_LISTED_TIME).await;
-            if connected.listed(clock::now()) != before {
-                context.wake(Event::StoreChanged);
-            }
+            context.wake(Event::StoreChanged);
         }
-        tokio::time::sleep(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
+        connected.listed_wanted(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
     }
 }
 

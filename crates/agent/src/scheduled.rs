@@ -53,6 +53,11 @@ impl Scheduled {
         Some(Self { request, postmaster_started: postmaster_started.map(str::to_owned) })
     }
 
+    /// How long the server may take to start; none: nothing was said about it.
+    pub(crate) fn start_within(&self) -> Option<Duration> {
+        self.request.filters.timeout_s.map(Duration::from_secs)
+    }
+
     /// As the member's record shows it.
     pub(crate) fn document(&self) -> Map<String, Value> {
         let mut document = self.request.scheduled().unwrap_or_default();

@@ -80,5 +80,6 @@ fn remember(plan: &mut Plan<'_>) {
     } else {
         plan.memory.reign = None;
         plan.memory.down_since = None;
+        plan.memory.gave_up = false;
     }
 }

@@ -86,6 +86,8 @@ pub enum Action {
         /// Whom.
         members: Vec<MemberName>,
     },
+    /// Ask the other listed voters about their hosts, without waiting for the answers.
+    AskListed,
     /// Ask the candidate to make itself ready: replay resumed and not delayed, close to what it has received.
     PrepareCandidate {
         /// Whom.

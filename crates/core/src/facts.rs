@@ -9,14 +9,22 @@ use crate::decision::OperationKind;
 use crate::lease;
 use crate::memory::{Memory, Proven};
 use crate::observation::{
-    Answer, ControlState, Database, Directory, Initialize, LeaderKey, Lease, Observation, Operation, PeerAnswer,
-    PrimaryStatus, Server, StandbyStatus, Work,
+    Answer, ControlState, Database, Directory, HostFacts, Initialize, LeaderKey, Lease, Listed, Observation, Operation,
+    PeerAnswer, PrimaryStatus, Server, StandbyStatus, Work,
 };
 use crate::settings::Settings;
 
 /// An answer of a peer is used for a choice only while it is not older than this: longer than a question takes on a
 /// loaded network, shorter than anything changes that matters.
 pub(crate) const ANSWER_AGE_MAX: Duration = Duration::from_secs(2);
+
+impl Listed {
+    /// What it said about its host, if that is not too old to choose by: a host that has been silent for longer may run a
+    /// primary by now.
+    pub(crate) fn heard(&self, now: BootTime) -> Option<&HostFacts> {
+        self.host.as_ref().filter(|_| self.asked.is_some_and(|asked| now.since(asked) <= ANSWER_AGE_MAX))
+    }
+}
 
 impl Observation {
     /// The database in the data directory, if it is one.

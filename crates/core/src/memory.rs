@@ -1,6 +1,6 @@
 //! What one decision tells the next one.
 
-use pgbaton_types::{BootTime, Epoch, MemberName, Revision, ShutdownCheckpoint, TimelineId};
+use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, TimelineId};
 
 /// What one decision tells the next one of the same agent. An agent that starts anew begins with the default one, but
 /// for `promised`, which the executor keeps beside the data directory.
@@ -20,6 +20,10 @@ pub struct Memory {
     pub handover: Option<Handover>,
     /// Since when the holder's own server is down.
     pub down_since: Option<BootTime>,
+    /// The holder has given up on its own server, which another member can relieve.
+    pub gave_up: bool,
+    /// When the holder last asked who could lead in its place.
+    pub relief_asked: Option<BootTime>,
     /// The last time that work on the data directory failed, and how often in a row: it is tried again later and later.
     pub failures: Failures,
     /// This agent made the database itself, in this life, and it was never started elsewhere.
@@ -57,6 +61,8 @@ pub struct Yielded {
     pub successor: MemberName,
     /// The epoch that ended thereby.
     pub epoch: Epoch,
+    /// Where the WAL of that reign ends.
+    pub end: Lsn,
     /// When.
     pub at: BootTime,
 }

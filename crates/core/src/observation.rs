@@ -283,6 +283,8 @@ pub struct FailoverRequest {
 pub struct Listed {
     /// Its address.
     pub address: String,
+    /// When the question was sent; none: not since the store was formed.
+    pub asked: Option<BootTime>,
     /// What it said about its host; none: it did not answer.
     pub host: Option<HostFacts>,
 }
@@ -390,6 +392,8 @@ pub struct Orders {
     pub terminate: bool,
     /// Restart the server.
     pub restart: bool,
+    /// How long that restart may take from the start of the server; none: `primary_start_timeout`.
+    pub start_within: Option<Duration>,
     /// Put the data away and clone anew.
     pub reinitialize: bool,
 }

@@ -37,7 +37,11 @@ impl Invariant for OperatorsWord {
                 let undone = running.or(ended).is_some_and(|kind| {
                     matches!(kind, OperationKind::Promote { .. } | OperationKind::StartPrimary { .. })
                 });
-                if ordered || asked || view_asked || quiet || undone {
+                // A handover that an operator asked for was called off: the server that it stopped starts again.
+                let resumed = matches!(kind, OperationKind::StartPrimary { .. })
+                    && matches!(ended, Some(OperationKind::Stop { .. }))
+                    && host.agent.memory.last_handover.is_some();
+                if ordered || asked || view_asked || quiet || undone || resumed {
                     return Ok(());
                 }
                 Err(format!("{me} begins to {kind} by itself although the cluster is paused"))

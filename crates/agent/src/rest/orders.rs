@@ -45,8 +45,14 @@ pub(super) async fn restart(shared: &Shared, bytes: &[u8]) -> Answer {
     if !request.filters.allow(role, version, !now.pending_restart.is_empty()) {
         return Reply::RestartConditionsNotMet.into();
     }
-    let within = request.filters.timeout_s.map_or(RESTART_WITHIN, Duration::from_secs);
-    match order(shared, Order::Restart, within).await {
+    let start_within = request.filters.timeout_s.map(Duration::from_secs);
+    // A primary that is not up in that time hands over, and says so; a standby goes on starting.
+    let within = match start_within {
+        Some(limit) if role == RoleFilter::Primary => RESTART_WITHIN + limit,
+        Some(limit) => limit,
+        None => RESTART_WITHIN,
+    };
+    match order(shared, Order::Restart { start_within }, within).await {
         Some(OrderReply::Done) => Reply::Restarted.into(),
         Some(OrderReply::Refused(reason)) => Answer::text(503, reason),
         Some(OrderReply::Failed(reason)) => Answer::text(503, format!("{}: {reason}", Reply::RestartFailed.text())),

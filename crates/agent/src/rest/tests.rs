@@ -340,7 +340,7 @@ async fn orders_go_to_the_loop_and_come_back() {
         let answer = http.post(&url, Vec::new(), WITHIN);
         let turn = async {
             match member.orders.recv().await {
-                Some(Event::Order { order: Order::Restart, reply }) => reply.send(outcome).unwrap(),
+                Some(Event::Order { order: Order::Restart { .. }, reply }) => reply.send(outcome).unwrap(),
                 other => panic!("not a restart: {other:?}"),
             }
         };

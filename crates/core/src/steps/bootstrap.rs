@@ -83,7 +83,7 @@ fn why_not(plan: &Plan<'_>, seen: &Observation) -> Option<String> {
         return Some(format!("{name} holds data: no new cluster is made beside it"));
     }
     for listed in &seen.store.listed {
-        match &listed.host {
+        match listed.heard(seen.now) {
             None => return Some(format!("{} has not said whether it holds data", listed.address)),
             Some(host) if host.system_id.is_some() || host.primary_may_run => {
                 return Some(format!("{} holds data: no new cluster is made beside it", listed.address));

@@ -9,6 +9,7 @@ use crate::memory::Yielded;
 use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
+use crate::steps::patience::{self, Patience, Relief};
 use crate::steps::{follower, switchover};
 
 /// How often a holder looks at a server that starts, is promoted or dies: short, since clients wait.
@@ -56,8 +57,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
 fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
     let orphans = matches!(seen.local.server, Server::Dying { .. }) && !seen.shut_down();
-    if orphans && (seen.lease.is_some() || seen.store.cluster.leader.as_ref().is_some_and(|key| key.member == seen.me))
-    {
+    if orphans {
         // Whatever it was when it was last seen: nothing covers what it may still commit.
         return follower::kill_remains(plan);
     }
@@ -79,7 +79,11 @@ fn without_valid_lease(plan: &mut Plan<'_>) -> Flow {
         Some(key) if idle && seen.view_is_fresh(plan.settings) => {
             // The key bears this name, but nothing here is a primary: a release that got lost, or an agent that
             // forgot. Waiting for it to expire would only cost time.
-            let proven = |given: &&Yielded| given.epoch == key.epoch && seen.now.since(given.at) <= PROOF_AGE_MAX;
+            // Somebody may have started the server by hand since: then its WAL goes on, and the proof says nothing.
+            let end = seen.position().map(|(_, end)| end);
+            let proven = |given: &&Yielded| {
+                given.epoch == key.epoch && Some(given.end) == end && seen.now.since(given.at) <= PROOF_AGE_MAX
+            };
             let successor = plan.memory.yielded.as_ref().filter(proven).map(|given| given.successor.clone());
             plan.act(Action::ReleaseLease { created: key.created, successor });
             plan.taken(Step::Leader, "gives back a lease that it does not use")
@@ -137,16 +141,21 @@ fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     let new_cluster = matches!(seen.local.directory, Directory::Incomplete { .. });
     let down_since = *plan.memory.down_since.get_or_insert(seen.now);
     let down_for = seen.now.since(down_since);
-    if down_for >= settings.primary_start_timeout && !new_cluster && !seen.orders.restart {
-        return release(
-            plan,
-            lease,
-            format!(
-                "the server is down for {} s, primary_start_timeout is {} s",
-                down_for.as_secs(),
-                settings.primary_start_timeout.as_secs()
-            ),
-        );
+    let limit = patience::limit(plan);
+    // Whoever restarts it by order wants it started at least once.
+    let over = down_for >= limit && !(limit.is_zero() && seen.orders.restart);
+    let mut alone = String::new();
+    if plan.memory.gave_up || over && !new_cluster {
+        let what = if plan.memory.gave_up {
+            format!("gave up on the server after {} s", down_for.as_secs())
+        } else {
+            format!("the server is down for {} s, its limit is {} s", down_for.as_secs(), limit.as_secs())
+        };
+        match patience::relief(plan) {
+            Relief::By(name) => return release(plan, lease, format!("{what}, {name} could lead")),
+            Relief::Asked => return plan.blocked(Step::Leader, format!("{what}: asks who could lead instead")),
+            Relief::Nobody(why) => alone = format!("; {what}, but nobody could lead instead: {why}"),
+        }
     }
     if !seen.guard.armed && !settings.paused {
         plan.wake_after(CHANGE_POLL);
@@ -156,24 +165,29 @@ fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
         return plan.blocked(Step::Leader, why);
     }
     plan.begin(OperationKind::StartPrimary { epoch: lease.epoch });
-    plan.taken(Step::Leader, format!("starts the server as primary in {}", lease.epoch))
+    plan.taken(Step::Leader, format!("starts the server as primary in {}{alone}", lease.epoch))
 }
 
 fn wait_for_server(plan: &mut Plan<'_>, lease: Lease, what: &str) -> Flow {
-    let (settings, seen) = (plan.settings, plan.seen);
+    let seen = plan.seen;
     let since = match &seen.local.server {
         Server::Running { answer: Answer::Silent { since }, .. } => *since,
         Server::Running { since, .. } => *plan.memory.down_since.get_or_insert(*since),
         _ => seen.now,
     };
     let waited = seen.now.since(since);
-    if waited >= settings.primary_start_timeout && !settings.primary_start_timeout.is_zero() {
-        plan.memory.down_since.get_or_insert(since);
-        plan.begin(OperationKind::Stop { mode: StopMode::Kill });
-        return plan.taken(Step::Leader, format!("{what} for {} s: kills it and hands over", waited.as_secs()));
+    match patience::give_up(plan, since) {
+        Patience::Over(name) => {
+            let why = format!("{what} for {} s, {name} could lead: kills it", waited.as_secs());
+            plan.taken(Step::Leader, why)
+        }
+        Patience::Waits(alone) => {
+            plan.wake_after(CHANGE_POLL);
+            let alone = alone.map(|why| format!("; {why}")).unwrap_or_default();
+            let why = format!("{what} for {} ms; the lease of {} is kept{alone}", waited.as_millis(), lease.epoch);
+            plan.blocked(Step::Leader, why)
+        }
     }
-    plan.wake_after(CHANGE_POLL);
-    plan.blocked(Step::Leader, format!("{what} for {} ms; the lease of {} is kept", waited.as_millis(), lease.epoch))
 }
 
 fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
@@ -206,6 +220,7 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
     let cluster = &seen.store.cluster;
     plan.memory.reign = Some(lease.epoch);
     plan.memory.down_since = None;
+    plan.memory.gave_up = false;
     plan.memory.handed_over = false;
     if let Directory::Incomplete { work: Work::Bootstrap } = seen.local.directory {
         if let Some(why) =

@@ -7,6 +7,7 @@ pub(crate) mod identity;
 pub(crate) mod leader;
 pub(crate) mod operation;
 pub(crate) mod order;
+pub(crate) mod patience;
 pub(crate) mod pause;
 pub(crate) mod race;
 pub(crate) mod rejoin;

@@ -3,6 +3,7 @@
 use crate::decision::{Action, OperationKind};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
+use crate::steps::patience::{self, Patience};
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
@@ -37,6 +38,19 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         plan.begin(OperationKind::Stop { mode: crate::decision::StopMode::Kill });
         return plan.taken(Step::Operation, format!("{}: the lease is lost", operation.kind));
     }
+    let mut alone = None;
+    if let OperationKind::StartPrimary { .. } = operation.kind {
+        let since = plan.memory.down_since.unwrap_or(operation.since);
+        match patience::give_up(plan, since) {
+            Patience::Over(name) => {
+                let waited = seen.now.since(since).as_secs();
+                let why = format!("{}: not up after {waited} s, {name} could lead: kills it", operation.kind);
+                return plan.taken(Step::Operation, why);
+            }
+            Patience::Waits(why) => alone = why,
+        }
+    }
+    let alone = alone.map(|why| format!("; {why}")).unwrap_or_default();
     let seconds = seen.now.since(operation.since).as_secs();
-    plan.blocked(Step::Operation, format!("{} is under way for {seconds} s", operation.kind))
+    plan.blocked(Step::Operation, format!("{} is under way for {seconds} s{alone}", operation.kind))
 }

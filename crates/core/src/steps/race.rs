@@ -172,6 +172,9 @@ fn ask(plan: &mut Plan<'_>) -> Flow {
     if !members.is_empty() {
         plan.act(Action::AskPeers { members });
     }
+    if plan.seen.store.cluster.initialize == Initialize::Absent && !plan.seen.store.listed.is_empty() {
+        plan.act(Action::AskListed);
+    }
     plan.wake_after(if plan.seen.other_members().next().is_none() { Duration::ZERO } else { ASK_TIME });
     plan.taken(Step::Race, "nobody holds the lease: asks the members how far they are")
 }
@@ -228,7 +231,7 @@ pub(crate) fn acquire_for_running_primary(plan: &Plan<'_>) -> Option<Action> {
 }
 
 /// A store that does not know this cluster says nothing about who leads: it makes a server with data a primary only when
-/// every listed host was heard and none can be one.
+/// every listed host was heard in this round of questions, and none can be one.
 fn no_history(plan: &Plan<'_>) -> Option<String> {
     let seen = plan.seen;
     match seen.store.cluster.initialize {
@@ -249,9 +252,11 @@ fn no_history(plan: &Plan<'_>) -> Option<String> {
                 .to_owned()
         });
     }
+    // Between an answer and what is done by it another member may lead, and the store be wiped once more: the shorter, the better.
+    let asked = plan.memory.race.as_ref().map(|race| race.asked);
     for listed in &seen.store.listed {
         let address = &listed.address;
-        let Some(host) = &listed.host else {
+        let Some(host) = listed.heard(seen.now).filter(|_| listed.asked >= asked) else {
             return Some(format!(
                 "the store does not know this cluster, and {address} does not say whether a primary runs there"
             ));

@@ -152,7 +152,8 @@ fn best(plan: &Plan<'_>, answered: &[(&MemberName, &PeerAnswer)]) -> Option<Memb
     candidates.iter().find(|one| better_than(one, &candidates, bugs).is_none()).map(|one| one.member.clone())
 }
 
-fn reason_against(name: &MemberName, answered: &[(&MemberName, &PeerAnswer)]) -> String {
+/// Why a member cannot lead.
+pub(crate) fn reason_against(name: &MemberName, answered: &[(&MemberName, &PeerAnswer)]) -> String {
     match answered.iter().find(|(other, _)| *other == name) {
         None => format!("{name} does not answer"),
         Some((_, answer)) => format!("{name}: {}", answer.unfit.as_deref().unwrap_or("its server gives no position")),
@@ -235,7 +236,8 @@ fn proving(
     match proof {
         Some((_, true)) => {
             plan.act(Action::ReleaseLease { created: lease.created, successor: Some(candidate.clone()) });
-            plan.memory.yielded = Some(Yielded { successor: candidate.clone(), epoch: lease.epoch, at: seen.now });
+            plan.memory.yielded =
+                Some(Yielded { successor: candidate.clone(), epoch: lease.epoch, end: checkpoint.end, at: seen.now });
             plan.memory.handover = None;
             plan.memory.last_handover = None;
             plan.taken(

@@ -154,7 +154,10 @@ impl Stage {
             }
             "order" => match words.next()? {
                 "terminate" => self.seen.orders.terminate = true,
-                "restart" => self.seen.orders.restart = true,
+                "restart" => {
+                    self.seen.orders.restart = true;
+                    self.seen.orders.start_within = words.keyed("within").map(words::duration).transpose()?;
+                }
                 "reinitialize" => self.seen.orders.reinitialize = true,
                 "none" => self.seen.orders = Orders::default(),
                 other => return Err(format!("{other:?} is no order")),
@@ -252,7 +255,7 @@ impl Stage {
             })
         };
         self.seen.store.listed.retain(|listed| listed.address != address);
-        self.seen.store.listed.push(Listed { address, host });
+        self.seen.store.listed.push(Listed { address, asked: Some(self.seen.now), host });
         Ok(())
     }
 
@@ -402,6 +405,7 @@ fn describe(action: &Action) -> String {
         Action::PublishPosition { position } => format!("publish the position {position}"),
         Action::PublishHistory { history } => format!("publish the history of timeline {}", history.timeline()),
         Action::ClearFailover { why, .. } => format!("clear the request: {why}"),
+        Action::AskListed => "ask the other voters about their hosts".to_owned(),
         Action::AskPeers { members } => format!("ask {}", names(members)),
         Action::PrepareCandidate { candidate, epoch } => format!("ask {candidate} to prepare for the end of {epoch}"),
         Action::AskProof { candidate, checkpoint } => format!("ask {candidate} for the {checkpoint}"),

@@ -13,6 +13,7 @@ mod pause;
 mod postmaster_killed;
 mod restart;
 mod slots;
+mod slow_start;
 mod switchover;
 
 use std::time::Duration;

@@ -42,6 +42,8 @@ pub struct Options {
     pub parameters: Vec<String>,
     /// More lines at the top level of every member's file.
     pub extra: String,
+    /// PostgreSQL's programs; none: the installed ones.
+    pub bin_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             dcs: Vec::new(),
             parameters: Vec::new(),
             extra: String::new(),
+            bin_dir: None,
         }
     }
 }

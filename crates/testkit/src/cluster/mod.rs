@@ -83,7 +83,7 @@ impl Cluster {
             Place::Namespaces => Some(Network::new(options.members)?),
         };
         let members = Member::all(&options, network.as_ref(), &directory, &user)?;
-        let bin_dir = postgres::bin_dir()?;
+        let bin_dir = options.bin_dir.clone().map_or_else(postgres::bin_dir, Ok)?;
         let mut hosts = Vec::new();
         for member in &members {
             let text = member.yaml(&options, &members, &bin_dir);
