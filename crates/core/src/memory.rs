@@ -74,6 +74,8 @@ pub struct Race {
     pub since: BootTime,
     /// When the peers were asked last.
     pub asked: BootTime,
+    /// The revision of the store's view by then.
+    pub revision: Revision,
 }
 
 /// A handover by the holder, planned or because its agent ends.

@@ -109,7 +109,8 @@ mod tests {
         let mut stage = Stage::new();
         stage.running(0, Role::Standby, None);
         let mut observation = stage.world.observe(0);
-        observation.memory.race = Some(Race { since: BootTime(1), asked: BootTime(1) });
+        let revision = observation.store.revision;
+        observation.memory.race = Some(Race { since: BootTime(1), asked: BootTime(1), revision });
         let answer = PeerAnswer {
             asked: BootTime(2),
             system_id: None,

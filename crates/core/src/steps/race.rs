@@ -102,17 +102,18 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
         plan.wake_at_latest(plan.memory.failures.not_before);
         return plan.blocked(Step::Race, "gave the lease back because of its own server: lets others go first");
     }
-    let race = plan.memory.race.get_or_insert(Race { since: seen.now, asked: BootTime::default() }).clone();
+    let race = plan.memory.race.get_or_insert(Race::begin(seen)).clone();
     if let Some(why) = wait_for_named(seen, &race) {
         plan.wake_at_latest(race.since + GRACE_FOR_SUCCESSOR);
         return plan.blocked(Step::Race, why);
     }
-    if race.asked < race.since {
-        return ask(plan);
-    }
     // Nobody waits for the former holder, but in a store that knows no cluster: it may have been wiped since it was read,
     // and show neither that holder's lease nor anybody else's.
     let known = matches!(seen.store.cluster.initialize, Initialize::Done(_));
+    // A revision that goes back is a store that was wiped once more: what was said before tells of the other one.
+    if race.asked < race.since || seen.store.revision < race.revision {
+        return ask(plan);
+    }
     let former = plan.memory.last_holder.clone().filter(|_| known);
     let awaited = |name: &&MemberName| Some(*name) != former.as_ref() && seen.peer_since(name, race.asked).is_none();
     if seen.now.since(race.asked) < ASK_TIME && seen.other_members().any(|name| awaited(&name)) {
@@ -163,10 +164,17 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
     acquire(plan, format!("the most advanced of {} that answered, at {}", others.len() + 1, own.position))
 }
 
+impl Race {
+    fn begin(seen: &Observation) -> Self {
+        Self { since: seen.now, asked: BootTime::default(), revision: seen.store.revision }
+    }
+}
+
 fn ask(plan: &mut Plan<'_>) -> Flow {
-    let now = plan.seen.now;
+    let (now, revision) = (plan.seen.now, plan.seen.store.revision);
     if let Some(race) = &mut plan.memory.race {
         race.asked = now;
+        race.revision = revision;
     }
     let members: Vec<MemberName> = plan.seen.other_members().cloned().collect();
     if !members.is_empty() {

@@ -199,6 +199,9 @@ impl Stage {
     }
 
     fn store(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        if let Some(revision) = words.keyed("revision") {
+            self.seen.store.revision = Revision(revision.parse().map_err(|_| format!("{revision:?} is no number"))?);
+        }
         self.seen.store.as_of = match words.next()? {
             "fresh" => Some(self.seen.now),
             "silent" => Some(self.seen.now - words.duration()?),
