@@ -42,6 +42,12 @@ pub struct Archived {
     pub late: bool,
 }
 
+impl Archived {
+    fn too_late(self, within: Duration) -> Self {
+        Self { why: Some(format!("not done within {} s", within.as_secs())), late: true, ..self }
+    }
+}
+
 /// Archives what waits in `pg_wal/archive_status`, in the archiver's order, until all is done, a command fails, `within` is
 /// over or `go_on` says no. With nothing waiting no program is run; a server whose archive settings mean that it archives as a
 /// standby too (`always`), or not at all (`off`), is left alone.
@@ -58,10 +64,17 @@ pub async fn archive_waiting(
     if archived.left.is_empty() {
         return Ok(archived);
     }
-    if setting(spec, "archive_mode", within).await? != "on" {
+    let asked = timeout_at(deadline, async {
+        let mode = setting(spec, "archive_mode").await?;
+        Ok::<_, ArchiveError>((mode, setting(spec, "archive_command").await?))
+    });
+    let Ok(settings) = asked.await else {
+        return Ok(archived.too_late(within));
+    };
+    let (mode, command) = settings?;
+    if mode != "on" {
         return Ok(Archived::default());
     }
-    let command = setting(spec, "archive_command", deadline.saturating_duration_since(Instant::now())).await?;
     if command.is_empty() {
         archived.why = Some("archive_command is empty".to_owned());
         return Ok(archived);
@@ -72,8 +85,7 @@ pub async fn archive_waiting(
         match timeout_at(deadline, tool.deadline(within).run(|_| {})).await {
             Ok(Ok(())) => {}
             Ok(Err(CommandError::Stalled { .. })) | Err(_) => {
-                archived.why = Some(format!("not done within {} s", within.as_secs()));
-                archived.late = true;
+                archived = archived.too_late(within);
                 break;
             }
             Ok(Err(error)) => {
@@ -88,11 +100,11 @@ pub async fn archive_waiting(
 }
 
 /// A setting as a server of this directory would have it, without running one.
-async fn setting(spec: &ServerSpec, name: &str, within: Duration) -> Result<String, ArchiveError> {
+async fn setting(spec: &ServerSpec, name: &str) -> Result<String, ArchiveError> {
     let program: PathBuf = spec.installation.path(Program::Postgres);
     let config = format!("--config-file={}", spec.file("postgresql.conf").display());
     let tool = Tool::new(&program).arg("-D").arg(OsString::from(&spec.data_dir)).arg(config).arg("-C").arg(name);
-    let text = tool.deadline(within.min(SETTING_TIME)).output().await.map_err(ArchiveError::Settings)?;
+    let text = tool.deadline(SETTING_TIME).output().await.map_err(ArchiveError::Settings)?;
     Ok(text.trim_end_matches('\n').to_owned())
 }
 

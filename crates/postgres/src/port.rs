@@ -1,7 +1,8 @@
 //! Whether the server can listen where it shall, asked before a start: its own message is only in its log.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
 use crate::ServerSpec;
 
@@ -39,16 +40,9 @@ pub fn check_port(spec: &ServerSpec) -> Result<(), PortError> {
     for host in spec.listen_addresses.split(',').map(str::trim).filter(|host| !host.is_empty()) {
         let address = if host == "*" { "0.0.0.0" } else { host };
         let host = host.to_owned();
-        let found = (address, port).to_socket_addrs().and_then(|addresses| {
-            // A name may have addresses of a family that this host lacks: the server, too, needs only one of them.
-            let listeners: Vec<_> = addresses.map(TcpListener::bind).collect();
-            listeners
-                .into_iter()
-                .reduce(|one, other| if is_in_use(&one) || one.is_ok() { one } else { other })
-                .transpose()
-        });
+        let found = (address, port).to_socket_addrs().and_then(|addresses| listen(&addresses.collect()));
         match found {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(source) if source.kind() == io::ErrorKind::AddrInUse => return Err(PortError::InUse { host, port }),
             Err(source) => return Err(PortError::Refused { host, port, source }),
         }
@@ -56,8 +50,17 @@ pub fn check_port(spec: &ServerSpec) -> Result<(), PortError> {
     Ok(())
 }
 
-fn is_in_use(result: &io::Result<TcpListener>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+/// Listens on all addresses of a name at once. One of a family that this host lacks does not matter: the server, too, needs only
+/// one of them. One that is in use does: the server would do without it, and clients would reach the other program.
+fn listen(addresses: &BTreeSet<SocketAddr>) -> io::Result<()> {
+    let (listening, failed): (Vec<_>, Vec<_>) = addresses.iter().map(TcpListener::bind).partition(Result::is_ok);
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let errors = failed.into_iter().filter_map(Result::err).filter(|error| in_use(error) || listening.is_empty());
+    // The first that is in use, or the first.
+    match errors.reduce(|one, other| if in_use(&other) && !in_use(&one) { other } else { one }) {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +77,11 @@ mod tests {
             listen.clone_into(&mut spec.listen_addresses);
             assert!(matches!(check_port(&spec), Err(PortError::InUse { .. })), "{listen}");
         }
+        // Of the addresses of a name one is free, and one is not.
+        let names = |addresses: [&str; 2]| addresses.map(|ip| SocketAddr::new(ip.parse().unwrap(), spec.port)).into();
+        let error = listen(&names(["127.0.0.1", "127.0.0.2"])).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        listen(&names(["127.0.0.2", "192.0.2.1"])).unwrap();
         // TEST-NET-1 is nobody's (RFC 5737).
         spec.listen_addresses = "192.0.2.1".to_owned();
         assert!(matches!(check_port(&spec), Err(PortError::Refused { .. })));
