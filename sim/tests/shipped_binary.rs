@@ -6,7 +6,7 @@ use std::process::Command;
 fn tree() -> String {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--package", "pgbaton", "--edges", "features,no-dev", "--all-features"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()))
         .output()
         .unwrap_or_else(|error| panic!("cargo does not start: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -118,9 +118,10 @@ pub(crate) fn has_program(name: &str) -> bool {
     std::env::split_paths(&paths).chain(standard).any(|directory| directory.join(name).is_file())
 }
 
-/// The root of the workspace.
+/// The root of the workspace. By what cargo says now: work trees that share a target directory share this program, too.
 pub(crate) fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let built = || env!("CARGO_MANIFEST_DIR").into();
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(built));
     manifest.parent().map_or(manifest.clone(), PathBuf::from)
 }
 

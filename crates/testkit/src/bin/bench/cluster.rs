@@ -189,10 +189,15 @@ impl<'a> Cluster<'a> {
 
     /// Sends a signal to a member's agent proper, and to nothing beside it.
     pub(crate) fn signal_agent(&mut self, index: usize, signal: Signal) -> Outcome {
+        let pid = self.agent(index)?;
+        Ok(self.hosts[index].signal(pid, signal)?)
+    }
+
+    /// The agent of a member of pgbaton.
+    pub(crate) fn agent(&mut self, index: usize) -> Outcome<Pid> {
         let agents = self.hosts[index].processes()?;
         let agent = agents.iter().find(|process| process.command.contains("--under-guard"));
-        let pid = agent.and_then(|process| Pid::from_raw(process.pid)).ok_or("no agent runs there")?;
-        Ok(self.hosts[index].signal(pid, signal)?)
+        Ok(agent.and_then(|process| Pid::from_raw(process.pid)).ok_or("no agent runs there")?)
     }
 
     /// Asks a member's REST API, which must answer with 200.
