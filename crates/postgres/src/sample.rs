@@ -204,16 +204,6 @@ impl LocalClient {
         Ok(self.value("SELECT pg_is_in_recovery()").await?.as_deref() == Some("t"))
     }
 
-    /// The processes that send WAL and have more than this many bytes of it still to send.
-    pub async fn senders_behind(&mut self, bytes: u64) -> Result<Vec<i32>, SqlError> {
-        let pids = format!(
-            "SELECT string_agg(pid::text, ' ') FROM pg_catalog.pg_stat_replication WHERE \
-             pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), sent_lsn) > {bytes}"
-        );
-        let found = self.value(&pids).await?.unwrap_or_default();
-        Ok(found.split(' ').filter_map(|pid| pid.parse().ok()).collect())
-    }
-
     /// Writes a checkpoint, so that the control file names the timeline of a fresh promotion, which `pg_rewind` reads.
     pub async fn checkpoint(&mut self, within: std::time::Duration) -> Result<(), SqlError> {
         self.execute_within("CHECKPOINT", within).await

@@ -17,6 +17,7 @@ pub mod rights;
 pub mod seqpacket;
 pub mod shared;
 pub mod signals;
+pub mod sockets;
 pub mod spawn;
 pub mod timer;
 

@@ -6,6 +6,7 @@ mod copy;
 mod make;
 mod promote;
 mod recover;
+mod senders;
 mod standby;
 mod start;
 mod stop;

@@ -1,15 +1,15 @@
 //! Stopping the server, each way.
 
-use std::path::Path;
 use std::time::Duration;
 
 use pgbaton_core::StopMode;
 use pgbaton_core::observation::Outcome;
 use pgbaton_postgres::{shutdown_checkpoint, wait_shut_down};
 use rustix::process::Signal;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::OperationError;
+use super::senders::unimpeded;
 use crate::clock;
 use crate::context::Context;
 use crate::observe;
@@ -27,12 +27,6 @@ const QUIT_TIME: Duration = Duration::from_secs(1);
 const KILL_TIME: Duration = Duration::from_secs(30);
 /// How long the checkpoint before a handover may take. Clients still write; without it, what is dirty is written while nobody can.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(3);
-/// How much a standby may have to be sent yet to count as one that takes WAL: a few messages of 128 KiB. The candidate has had all
-/// but less than that just before.
-const SEND_BYTES_MAX: u64 = 512 * 1024;
-/// How long those behind may hold the shutdown up: clients wait.
-const SEND_TIME: Duration = Duration::from_millis(300);
-
 pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, OperationError> {
     let status = context.guard.status()?;
     if let Some(pid) = unguarded::find(&context.data_dir(), status.postmaster) {
@@ -50,43 +44,18 @@ async fn handover(context: &Context) -> Result<Outcome, OperationError> {
     if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
         tracing::info!(error = %crate::text::chain(&error), "the checkpoint before the handover did not complete");
     }
-    let settings = context.config().settings.clone();
-    let behind = observe::client(&context.spec()).senders_behind(SEND_BYTES_MAX).await.unwrap_or_else(|error| {
-        tracing::info!(error = %crate::text::chain(&error), "which standbys are behind is not known");
-        Vec::new()
-    });
     context.guard.signal(SIGINT)?;
     // The lease is renewed meanwhile; longer than this nobody shall wait for writes.
-    let within = settings.retry_timeout;
-    if !behind.is_empty() && wait_shut_down(&data_dir, SEND_TIME).await.is_err() {
-        end_senders(&behind, &data_dir);
-        // The first signal has it write its last words, which nobody takes either; the next one ends that, too.
-        if wait_shut_down(&data_dir, SEND_TIME / 3).await.is_err() {
-            end_senders(&behind, &data_dir);
-        }
-    }
-    wait_shut_down(&data_dir, within).await?;
+    let within = context.config().settings.retry_timeout;
+    unimpeded(&data_dir, wait_shut_down(&data_dir, within)).await?;
     Ok(Outcome::ShutDown(shutdown_checkpoint(&data_dir)?))
-}
-
-/// A server that shuts down writes its last checkpoint only when every process that sends WAL has sent what it had begun to: one whose
-/// standby takes nothing more would hold it up for `wal_sender_timeout`. Its standby gets the rest from the next primary.
-fn end_senders(pids: &[i32], data_dir: &Path) {
-    for pid in pids {
-        match unguarded::signal(*pid, data_dir, Signal::TERM) {
-            Ok(()) => tracing::info!(pid, "a standby takes no more WAL: ends the process that sends it"),
-            Err(error) => {
-                tracing::warn!(pid, %error, "a process that sends WAL to a standby that takes none was not ended");
-            }
-        }
-    }
 }
 
 async fn fast(context: &Context) -> Result<(), OperationError> {
     if context.guard.status()?.postmaster.is_some() {
         context.guard.signal(SIGINT)?;
     }
-    if wait_empty(context, patience(context)).await? {
+    if unimpeded(&context.data_dir(), wait_empty(context, patience(context))).await? {
         return Ok(());
     }
     if context.guard.status()?.postmaster.is_some() {
@@ -139,12 +108,13 @@ async fn stop_stranger(context: &Context, pid: i32, mode: StopMode) -> Result<()
     let kindly = if mode == StopMode::Kill { Duration::ZERO } else { patience(context) };
     for (signal, within) in [(Signal::INT, kindly), (Signal::QUIT, QUIT_TIME * 5)] {
         unguarded::signal(pid, &data_dir, signal).map_err(|source| OperationError::Signal { pid, source })?;
-        let begin = clock::now();
-        while clock::now().since(begin) < within {
-            if unguarded::find(&data_dir, None) != Some(pid) {
-                return Ok(());
+        let gone = async {
+            while unguarded::find(&data_dir, None) == Some(pid) {
+                sleep(LOOK_INTERVAL).await;
             }
-            sleep(LOOK_INTERVAL).await;
+        };
+        if timeout(within, unimpeded(&data_dir, gone)).await.is_ok() {
+            return Ok(());
         }
     }
     Err(OperationError::Server(format!("the postmaster {pid}, which the guard did not start, does not stop")))

@@ -91,28 +91,39 @@ fn other_of(one: usize, two: usize) -> usize {
 }
 
 #[test]
-fn a_third_member_that_takes_no_more_wal_does_not_hold_a_switchover_up() {
+fn a_standby_that_takes_no_more_wal_holds_no_stop_of_the_primary_up() {
     let cluster = healthy();
     let writer = writing(&cluster);
     let old = cluster.wait_primary(LIMIT).unwrap();
     let [new, third] = others(old);
-    cluster.freeze(third, Part::WalReceiver).unwrap();
-    // More than the sockets between the two hold.
-    cluster
-        .sql(old, "SELECT pg_logical_emit_message(false, 'a', repeat('b', 1000000)) FROM generate_series(1, 32)")
-        .unwrap();
+
+    hang(&cluster, old, third);
+    let answer = cluster.rest(old, "POST", "/restart", "{}", LIMIT).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let log = std::fs::read_to_string(cluster.log_path(old)).unwrap();
+    assert!(!log.contains("was interrupted"), "it was shut down and not killed: {log}");
+    cluster.thaw(third, Part::WalReceiver).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+
+    hang(&cluster, old, third);
+    let answer = cluster.switchover(old, old, Some(new)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", std::fs::read_to_string(cluster.log_path(old)).unwrap());
+    cluster.thaw(third, Part::WalReceiver).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    nothing_lost(&cluster, &writer, new);
+}
+
+/// The member's connection to the primary stays, but takes nothing more, and cannot hold what it is yet to be sent.
+fn hang(cluster: &Cluster, primary: usize, member: usize) {
+    cluster.freeze(member, Part::WalReceiver).unwrap();
+    let more = "SELECT pg_logical_emit_message(false, 'a', repeat('b', 1000000)) FROM generate_series(1, 32)";
+    cluster.sql(primary, more).unwrap();
     cluster
         .awaiting("the other standby with all of it", LIMIT, || {
             let lag = "SELECT count(*) FROM pg_stat_replication WHERE pg_current_wal_lsn() - sent_lsn < 1000000";
-            let rows = cluster.sql(old, lag)?;
+            let rows = cluster.sql(primary, lag)?;
             let found = rows[0][0].clone().unwrap_or_default();
             Ok(if found == "1" { Ok(()) } else { Err(found) })
         })
         .unwrap();
-    let answer = cluster.switchover(old, old, Some(new)).unwrap();
-    let log = std::fs::read_to_string(cluster.log_path(old)).unwrap();
-    assert_eq!(answer.status, 200, "{answer:?}\n{log}");
-    cluster.thaw(third, Part::WalReceiver).unwrap();
-    cluster.wait_healthy(LIMIT).unwrap();
-    nothing_lost(&cluster, &writer, new);
 }

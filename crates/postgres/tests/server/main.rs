@@ -10,4 +10,5 @@ mod files;
 mod promotion;
 mod proof;
 mod rejoin;
+mod senders;
 mod sql;
