@@ -331,7 +331,7 @@ impl World {
 
     fn host_facts(&self, member: usize) -> HostFacts {
         let host = &self.hosts[member];
-        let proven_standby = matches!(host.postgres.role(), Some(Role::Standby | Role::Promoting));
+        let proven_standby = host.says_standby();
         let now = host.clock.read(self.now);
         let left = |lease: Lease| (lease.deadline + host.agent.settings.kill_time).since(now);
         let asked = host.agent.acquiring_until.map(|until| until.since(now)).unwrap_or_default();
@@ -365,7 +365,7 @@ impl World {
             armed: host.guard.armed.map(|armed| armed.epoch),
             paused: agent.settings.paused,
             tree_alive: host.postgres.tree_alive(),
-            proven_standby: host.postgres.role() == Some(Role::Standby) && host.silent_since.is_none(),
+            proven_standby: host.says_standby() && host.silent_since.is_none(),
             leader: agent.view.cluster.leader.as_ref(),
             bugs: agent.settings.bugs,
         };

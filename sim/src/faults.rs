@@ -57,6 +57,10 @@ pub(crate) enum FaultKind {
     ReplayPaused,
     /// Replication is slow.
     SlowReplication,
+    /// A member's WAL receiver takes nothing more, and its connection stays.
+    ReceiverHangs,
+    /// The last checkpoint of a server that stops takes long.
+    SlowStops,
     /// Rewinds fail.
     RewindsFail,
     /// Base backups fail.
@@ -65,7 +69,7 @@ pub(crate) enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::CutStore,
         Self::CutPeers,
         Self::CutReplication,
@@ -89,6 +93,8 @@ impl FaultKind {
         Self::Unreadable,
         Self::ReplayPaused,
         Self::SlowReplication,
+        Self::ReceiverHangs,
+        Self::SlowStops,
         Self::RewindsFail,
         Self::ClonesFail,
     ];
@@ -123,6 +129,7 @@ impl FaultKind {
                 | Self::Silent
                 | Self::SilentThenCut
                 | Self::Unreadable
+                | Self::ReceiverHangs
         )
     }
 }
@@ -164,6 +171,10 @@ pub(crate) enum Undo {
     Replay(usize),
     /// Replication is as fast as usual.
     Replication,
+    /// The receiver goes on.
+    Receiver(usize),
+    /// Servers stop as fast as usual.
+    Stops,
     /// Rewinds work again.
     Rewinds,
     /// Base backups work again.
@@ -179,6 +190,8 @@ pub(crate) struct Damage {
     pub(crate) indeterminate: bool,
     /// This member is not told of changes.
     pub(crate) watch_stalled: Option<usize>,
+    /// The last checkpoint of a server that stops takes long.
+    pub(crate) stops_slow: bool,
     /// Rewinds fail.
     pub(crate) rewinds_fail: bool,
     /// Base backups fail.
@@ -306,6 +319,13 @@ impl World {
                     self.after(3 * SECOND, Event::Undo(Undo::Agent(member)));
                 }
             }
+            _ => self.inflict_on_server(kind, member, lasts),
+        }
+        self.witness(&Moment::Changed);
+    }
+
+    fn inflict_on_server(&mut self, kind: FaultKind, member: usize, lasts: Time) {
+        match kind {
             FaultKind::Silent | FaultKind::SilentThenCut => {
                 let host = &mut self.hosts[member];
                 host.silent_since = Some(host.clock.read(self.now));
@@ -330,6 +350,14 @@ impl World {
                 self.network.replication_slowness = self.rng.within(100 * MILLISECOND..5 * SECOND);
                 self.after(lasts, Event::Undo(Undo::Replication));
             }
+            FaultKind::ReceiverHangs => {
+                self.hosts[member].receiver_hangs = true;
+                self.after(3 * lasts, Event::Undo(Undo::Receiver(member)));
+            }
+            FaultKind::SlowStops => {
+                self.damage.stops_slow = true;
+                self.after(lasts, Event::Undo(Undo::Stops));
+            }
             FaultKind::RewindsFail => {
                 self.damage.rewinds_fail = true;
                 self.after(3 * lasts, Event::Undo(Undo::Rewinds));
@@ -338,9 +366,8 @@ impl World {
                 self.damage.clones_fail = true;
                 self.after(lasts, Event::Undo(Undo::Clones));
             }
-            other => panic!("not a fault of a host: {other:?}"),
+            other => panic!("not a fault of a server: {other:?}"),
         }
-        self.witness(&Moment::Changed);
     }
 
     fn inflict_store_cut(&mut self, member: usize, lasts: Time) {
@@ -401,6 +428,12 @@ impl World {
                 }
             }
             Undo::Replication => self.network.replication_slowness = 0,
+            Undo::Receiver(member) => {
+                self.hosts[member].receiver_hangs = false;
+                let life = self.hosts[member].postgres.life;
+                self.soon(Event::Deliver { member, life });
+            }
+            Undo::Stops => self.damage.stops_slow = false,
             Undo::Rewinds => self.damage.rewinds_fail = false,
             Undo::Clones => self.damage.clones_fail = false,
             Undo::Pause => self.set_paused(false),
@@ -445,7 +478,13 @@ impl World {
                 continue;
             }
             self.thaw_host(member);
-            for undo in [Undo::Host(member), Undo::Silent(member), Undo::Unreadable(member), Undo::Replay(member)] {
+            for undo in [
+                Undo::Host(member),
+                Undo::Silent(member),
+                Undo::Unreadable(member),
+                Undo::Replay(member),
+                Undo::Receiver(member),
+            ] {
                 self.apply_undo(undo);
             }
             self.apply_undo(Undo::AgentFreeze(member));

@@ -6,7 +6,7 @@ use pgbaton_core::observation::Lease;
 use crate::agent_model::Agent;
 use crate::event::Event;
 use crate::guard_model::Guard;
-use crate::postgres_model::Postgres;
+use crate::postgres_model::{Postgres, Role};
 use crate::time::{HostClock, Time};
 
 /// One machine with its member.
@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) durable: Durable,
     /// The data directory cannot be read.
     pub(crate) unreadable: bool,
+    /// Its WAL receiver takes nothing more, and cannot be ended.
+    pub(crate) receiver_hangs: bool,
     /// Since when the server does not answer the agent's queries, though it serves clients.
     pub(crate) silent_since: Option<BootTime>,
     /// Since when a server accepts writes here that somebody else started or promoted.
@@ -58,6 +60,12 @@ impl Host {
     /// A client could get a commit acknowledged here right now.
     pub(crate) fn can_acknowledge(&self) -> bool {
         self.up && !self.frozen && self.postgres.accepts_writes()
+    }
+
+    /// The server says that it is in recovery, and no agent has told it to become a primary.
+    pub(crate) fn says_standby(&self) -> bool {
+        let told = self.postgres.running().is_some_and(|running| running.promoting);
+        matches!(self.postgres.role(), Some(Role::Standby | Role::Promoting)) && !told
     }
 
     /// The agent runs and is scheduled.

@@ -45,8 +45,8 @@ impl Healing {
     /// The bounds, from now on.
     pub(crate) fn begin(world: &World) -> Self {
         let settings = &world.scenario.settings[0];
-        // The lease that may still run, with the ttl that it was granted; the time that whoever gave it back leaves to others; two requests that got no
-        // answer; and what the servers of this run need for starting, stopping and promoting.
+        // The lease that may still run, with the ttl that it was granted; the time that whoever gave it back leaves to others; two
+        // requests that got no answer; and what the servers of this run need for starting, stopping and promoting.
         let servers =
             2 * world.scenario.recovery_longest + world.scenario.promotion_longest + world.scenario.exit_longest;
         let ending = world.hosts.iter().any(|host| host.agent.orders.terminate);

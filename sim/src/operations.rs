@@ -9,7 +9,7 @@ use pgbaton_types::{BootTime, SystemId, TimelineHistory, TimelineId};
 use crate::event::Event;
 use crate::network::Traffic;
 use crate::postgres_model::{Data, Process, Role};
-use crate::time::{MILLISECOND, SECOND, Time};
+use crate::time::{MILLISECOND, SECOND, Time, nanos};
 use crate::wal::Wal;
 use crate::world::{World, trace};
 
@@ -106,9 +106,11 @@ impl World {
             let wait = self.rng.within(3 * MILLISECOND..60 * MILLISECOND);
             return self.step_after(member, wait);
         }
-        self.server_stop(member);
+        let handover = mode == StopMode::Handover;
+        self.server_stop(member, handover);
         self.operation_progress(member);
-        self.step_after(member, STOP_PATIENCE);
+        let patience = if handover { nanos(self.hosts[member].agent.settings.retry_timeout) } else { STOP_PATIENCE };
+        self.step_after(member, patience);
     }
 
     fn begin_promotion(&mut self, member: usize, epoch: pgbaton_types::Epoch, timeline: TimelineId) {
@@ -117,6 +119,7 @@ impl World {
             // Somebody before began it: asking again changes nothing, and it cannot be taken back.
             if let Some(running) = postgres.running_mut() {
                 running.reign = Some(epoch);
+                running.promoting = true;
             }
             return self.step_after(member, 60 * SECOND);
         }
@@ -194,7 +197,7 @@ impl World {
 
     fn recover_alone(&mut self, member: usize, role: Option<Role>, gone: bool) {
         if role == Some(Role::Standby) {
-            self.server_stop(member);
+            self.server_stop(member, false);
         } else if gone {
             let clean = self.hosts[member].postgres.data.as_ref().map(|data| data.state);
             let outcome = match clean {
@@ -213,6 +216,9 @@ impl World {
             return;
         }
         match begun.kind {
+            OperationKind::Stop { mode: StopMode::Handover } => {
+                self.operation_end(member, Outcome::Failed("the server is still in production".to_owned()));
+            }
             OperationKind::Stop { mode } => {
                 self.kill_tree(member, "is killed");
                 // Nothing was left to kill, or the kill itself has ended the operation.

@@ -82,6 +82,8 @@ pub(crate) struct Running {
     pub(crate) reign: Option<Epoch>,
     /// An operator promoted it himself, to a timeline whose number nobody reserved.
     pub(crate) by_hand: bool,
+    /// An agent has told it to become a primary, and noted that durably.
+    pub(crate) promoting: bool,
     /// Whom its configuration names.
     pub(crate) upstream: Option<usize>,
     /// The WAL receiver streams.
@@ -193,6 +195,7 @@ impl Postgres {
             role: Role::Starting,
             reign: None,
             by_hand: false,
+            promoting: false,
             upstream,
             streaming: false,
             streamed: false,
@@ -234,6 +237,7 @@ impl Postgres {
         data.standby_signal = false;
         if let Process::Running(running) = &mut self.process {
             running.role = Role::Primary;
+            running.promoting = false;
             running.upstream = None;
             running.streaming = false;
             running.checkpointed = false;
@@ -301,7 +305,12 @@ impl Postgres {
             (None, Role::Primary) => self.see_primary(running),
             (None, Role::Standby | Role::Promoting) => self.see_standby(running, names),
         };
-        Server::Running { guarded: running.guarded, since: clock.read(running.since), answer }
+        Server::Running {
+            guarded: running.guarded,
+            since: clock.read(running.since),
+            promoting: running.promoting,
+            answer,
+        }
     }
 
     fn see_primary(&self, running: &Running) -> Answer {

@@ -8,11 +8,15 @@ use crate::event::Event;
 use crate::invariants::Moment;
 use crate::network::Traffic;
 use crate::postgres_model::{Process, Role};
-use crate::time::{MILLISECOND, SECOND};
+use crate::time::{MILLISECOND, SECOND, Time};
 use crate::world::{World, trace};
 
 /// How often a WAL receiver that has no upstream tries again (findings on `wal_retrieve_retry_interval`: 500 ms or less).
 const RETRY_INTERVAL: u64 = 500 * MILLISECOND;
+/// The longest that the last checkpoint takes on a slow disk: longer than any handover waits.
+const SLOW_STOP: Time = 6 * SECOND;
+/// What the sockets between a sender and a receiver hold: little, so that they are often full.
+const SOCKET_BYTES: u64 = 16 << 10;
 
 impl World {
     /// A postmaster is started. `reign`: it shall be a primary in that reign.
@@ -64,9 +68,14 @@ impl World {
     /// The promotion is complete: the server accepts writes on a new timeline.
     pub(crate) fn server_promoted(&mut self, member: usize, life: u64) {
         let id = self.new_id();
+        let receiver_hangs = self.hosts[member].receiver_hangs;
         let postgres = &mut self.hosts[member].postgres;
         if postgres.life != life || postgres.role() != Some(Role::Promoting) {
             return;
+        }
+        if receiver_hangs {
+            // A promotion waits for its receiver's end.
+            return self.after(RETRY_INTERVAL, Event::ServerPromoted { member, life });
         }
         let Some(timeline) = postgres.promoted(id) else { return };
         trace!(self, "{}: server: promoted to timeline {timeline}", self.names[member]);
@@ -106,7 +115,7 @@ impl World {
     }
 
     /// Begins a fast shutdown: no client can write from here on.
-    pub(crate) fn server_stop(&mut self, member: usize) {
+    pub(crate) fn server_stop(&mut self, member: usize, handover: bool) {
         let postgres = &mut self.hosts[member].postgres;
         let life = postgres.life;
         match &mut postgres.process {
@@ -115,7 +124,8 @@ impl World {
                 let never_up = running.role == Role::Starting;
                 running.role = Role::Stopping;
                 running.upstream = None;
-                let wait = self.rng.within(20 * MILLISECOND..40 * MILLISECOND);
+                let checkpoint = if self.damage.stops_slow { SLOW_STOP } else { 20 * MILLISECOND };
+                let wait = 20 * MILLISECOND + self.up_to(checkpoint) + self.held_up(member, handover);
                 let event =
                     if never_up { Event::ServerExit { member, life } } else { Event::ServerShutDown { member, life } };
                 self.after(wait, event);
@@ -124,6 +134,22 @@ impl World {
             Process::Dying { .. } => self.kill_tree(member, "its remains are killed"),
             Process::Stopped { .. } => {}
         }
+    }
+
+    /// How long a stop waits for its senders. One whose standby takes nothing holds it up until the agent ends it, which it does at
+    /// once when clients wait (`operations::senders` of the agent).
+    fn held_up(&mut self, member: usize, handover: bool) -> Time {
+        let end = self.hosts[member].postgres.end();
+        let full = self.hosts.iter().any(|other| {
+            let running = other.postgres.running();
+            let streams = running.is_some_and(|running| running.streaming && running.upstream == Some(member));
+            other.receiver_hangs && streams && end.bytes_ahead_of(other.postgres.end()) > SOCKET_BYTES
+        });
+        if !full {
+            return 0;
+        }
+        let ended = if handover { 200 * MILLISECOND } else { 2 * SECOND };
+        ended + self.up_to(60 * MILLISECOND)
     }
 
     /// The control file says "shut down". What streams still gets the last record.
@@ -217,7 +243,7 @@ impl World {
         let source = &self.hosts[upstream];
         let up = source.up && !source.frozen && source.postgres.role() == Some(Role::Primary);
         let reachable = self.network.reaches(member, upstream, Traffic::Replication);
-        if !up || !reachable || !postgres.can_stream_from(&source.postgres) {
+        if !up || !reachable || self.hosts[member].receiver_hangs || !postgres.can_stream_from(&source.postgres) {
             self.after(RETRY_INTERVAL, Event::Connect { member, life });
             return;
         }
@@ -248,7 +274,7 @@ impl World {
         let postgres = &self.hosts[member].postgres;
         let Some(running) = postgres.running().filter(|_| postgres.life == life) else { return };
         let (Some(upstream), true) = (running.upstream, running.streaming) else { return };
-        if !matches!(running.role, Role::Standby | Role::Promoting) {
+        if !matches!(running.role, Role::Standby | Role::Promoting) || self.hosts[member].receiver_hangs {
             return;
         }
         let source = &self.hosts[upstream];
@@ -276,6 +302,7 @@ impl World {
         running.role = Role::Promoting;
         running.reign = reign;
         running.by_hand = reign.is_none();
+        running.promoting = reign.is_some();
         running.streaming = false;
         running.upstream = None;
         running.replay_paused = false;

@@ -110,6 +110,7 @@ impl World {
                 agent: Agent::dead(scenario.settings_of(member)),
                 durable: Durable::default(),
                 unreadable: false,
+                receiver_hangs: false,
                 silent_since: None,
                 strange_since: None,
                 deferred: Vec::new(),

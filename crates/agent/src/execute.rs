@@ -35,7 +35,10 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
     let now = clock::now();
     let status = context.guard.status()?;
     let cluster = keys::cluster(&context.view.keys(), context.session.lease(), now, 0);
-    let proven_standby = matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. });
+    let proven_standby = matches!(
+        seen.local.server,
+        Server::Running { guarded: true, promoting: false, answer: Answer::Standby(_), .. }
+    );
     let facts = Facts {
         now,
         lease: context.lease.valid(now, settings.paused).map(|held| held.lease),

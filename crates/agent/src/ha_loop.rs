@@ -444,7 +444,11 @@ impl HaLoop {
         let up = leader
             .is_some_and(|leader| seen.store.cluster.members.get(&leader.member).is_some_and(|facts| facts.primary));
         let came_up = up && !std::mem::replace(&mut self.leader_was_up, up);
-        if !matches!(seen.local.server, Server::Running { guarded: true, answer: Answer::Standby(_), .. }) {
+        let is_standby = matches!(
+            seen.local.server,
+            Server::Running { guarded: true, promoting: false, answer: Answer::Standby(_), .. }
+        );
+        if !is_standby {
             return;
         }
         if came_up && let Err(error) = self.context.signal(pgbaton_postgres::ServerSignal::Reload) {

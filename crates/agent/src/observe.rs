@@ -184,11 +184,12 @@ impl Observer {
             .map(|pid| (pid, self.stranger.filter(|(old, _)| *old == pid).map_or(now, |(_, since)| since)));
         let running = match status {
             Some(Status { postmaster: Some(postmaster), killing: false, .. }) => {
-                Some((true, BootTime(postmaster.start_ticks * (1_000_000_000 / TICKS_PER_SECOND))))
+                let promoting = context.kept().promoting == Some((*postmaster).into());
+                Some((true, promoting, BootTime(postmaster.start_ticks * (1_000_000_000 / TICKS_PER_SECOND))))
             }
-            _ => self.stranger.map(|(_, since)| (false, since)),
+            _ => self.stranger.map(|(_, since)| (false, false, since)),
         };
-        let Some((guarded, since)) = running else {
+        let Some((guarded, promoting, since)) = running else {
             self.silent_since = None;
             self.client.disconnect();
             // A guard that does not answer says nothing about what runs: then it is not known to be stopped.
@@ -204,7 +205,8 @@ impl Observer {
         };
         (self.stopped_since, self.dying_since) = (None, None);
         let (answer, sample) = self.ask(context, now).await;
-        (Server::Running { guarded, since: since.min(now), answer }, sample)
+        let promoting = promoting && !promoted(context, &answer);
+        (Server::Running { guarded, since: since.min(now), promoting, answer }, sample)
     }
 
     async fn ask(&mut self, context: &Context, now: BootTime) -> (Answer, Option<Arc<Sample>>) {
@@ -355,6 +357,17 @@ impl Observer {
             rewindable: can_rewind(control),
         })
     }
+}
+
+/// Whether the server that was told to become a primary is one; then that is noted.
+fn promoted(context: &Context, answer: &Answer) -> bool {
+    if !matches!(answer, Answer::Primary(_)) {
+        return false;
+    }
+    if let Err(error) = context.keep(|kept| kept.promoting = None) {
+        tracing::warn!(error = %chain(&error), "that the promotion is complete was not noted");
+    }
+    true
 }
 
 /// The timelines that have a history file.

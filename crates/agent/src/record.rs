@@ -40,13 +40,11 @@ pub(crate) fn state(seen: &Observation) -> PostgresState {
 
 /// The role of the server. `ready`: as the holder it has the members' slots, so that they may come.
 pub(crate) fn role(seen: &Observation, ready: bool) -> Role {
-    let promoting =
-        matches!(seen.operation.as_ref().map(|operation| &operation.kind), Some(OperationKind::Promote { .. }));
     match (&seen.local.directory, &seen.local.server) {
-        (Directory::Database(_), Server::Running { answer, .. }) => match answer {
+        (Directory::Database(_), Server::Running { answer, promoting, .. }) => match answer {
             Answer::Primary(_) if seen.lease.is_some() && !ready => Role::Promoted,
             Answer::Primary(_) => Role::Primary,
-            Answer::Standby(_) if promoting => Role::Promoted,
+            Answer::Standby(_) if *promoting => Role::Promoted,
             Answer::Standby(_) => Role::Replica,
             Answer::Starting | Answer::Silent { .. } if seen.memory.proven == Some(Proven::Primary) => Role::Primary,
             Answer::Starting | Answer::Silent { .. } => Role::Replica,

@@ -219,7 +219,7 @@ async fn end_what_blocks(client: &mut LocalClient) -> Result<(), SqlError> {
 /// What is known of this host without asking its server.
 pub(crate) fn host(seen: &Observation) -> PeerHost {
     let primary_may_run = match &seen.local.server {
-        Server::Stopped { .. } | Server::Running { answer: Answer::Standby(_), .. } => false,
+        Server::Stopped { .. } | Server::Running { answer: Answer::Standby(_), promoting: false, .. } => false,
         Server::Dying { .. } | Server::Running { .. } => true,
     };
     let left = seen.lease.map_or(Duration::ZERO, |lease| lease.deadline.since(seen.now));

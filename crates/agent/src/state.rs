@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgbaton_guard::wire::Postmaster;
 use pgbaton_store::LeaseId;
 use pgbaton_sys::durable::{self, DurableError};
 use pgbaton_types::{Epoch, MemberName, Revision};
@@ -32,6 +33,24 @@ pub(crate) struct Kept {
     /// A new cluster is being made here: the directory is not complete, whatever it looks like.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) bootstrapping: bool,
+    /// The postmaster that was told to become a primary. Until it is one, it says that it is in recovery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) promoting: Option<KeptPostmaster>,
+}
+
+/// A postmaster, and no later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptPostmaster {
+    /// Its process id.
+    pub(crate) pid: i32,
+    /// When it was started, in the kernel's ticks.
+    pub(crate) start_ticks: u64,
+}
+
+impl From<Postmaster> for KeptPostmaster {
+    fn from(running: Postmaster) -> Self {
+        Self { pid: running.pid, start_ticks: running.start_ticks }
+    }
 }
 
 /// A lease as it is kept. Its deadline is not: the guard knows it, and a guard that does not has no server.
@@ -130,6 +149,7 @@ mod tests {
             }),
             upstream: Some("b".parse().unwrap()),
             bootstrapping: false,
+            promoting: None,
         }
     }
 

@@ -43,10 +43,10 @@ impl Observation {
         }
     }
 
-    /// The server's account as a standby.
+    /// The server's account as a standby, which it stays: not when it was told to become a primary.
     pub(crate) fn standby(&self) -> Option<&StandbyStatus> {
-        match self.answer() {
-            Some(Answer::Standby(status)) => Some(status),
+        match &self.local.server {
+            Server::Running { answer: Answer::Standby(status), promoting: false, .. } => Some(status),
             _ => None,
         }
     }
@@ -135,6 +135,7 @@ impl Observation {
             Server::Stopped { .. } => false,
             Server::Dying { .. } => by_memory && !self.shut_down(),
             Server::Running { answer: Answer::Primary(_), .. } => true,
+            Server::Running { promoting: true, .. } => !self.shut_down(),
             Server::Running { answer: Answer::Standby(_), .. } => false,
             Server::Running { answer: Answer::Starting | Answer::Silent { .. }, .. } => {
                 by_memory && !self.shut_down() && !settings.bugs.has(Bug::Patroni2082)
@@ -150,6 +151,7 @@ pub(crate) fn unfit(settings: &Settings, seen: &Observation) -> Option<String> {
     }
     let standby = match &seen.local.server {
         Server::Running { guarded: false, .. } => return Some("its server was not started by its guard".to_owned()),
+        Server::Running { promoting: true, .. } => return Some("its server is being promoted".to_owned()),
         Server::Running { answer: Answer::Standby(standby), .. } => standby,
         Server::Running { answer: Answer::Starting, .. } => return Some("its server is starting".to_owned()),
         Server::Running { answer: Answer::Silent { .. }, .. } => return Some("its server does not answer".to_owned()),

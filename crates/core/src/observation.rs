@@ -131,6 +131,9 @@ pub enum Server {
         guarded: bool,
         /// Since when.
         since: BootTime,
+        /// It was told to become a primary, by this agent or by one before it. That cannot be taken back, and until it is one it says that
+        /// it is in recovery.
+        promoting: bool,
         /// What it says.
         answer: Answer,
     },

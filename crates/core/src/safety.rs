@@ -28,6 +28,8 @@ pub enum Unsafe {
     BootstrapBesideData,
     /// Two operations would run at once.
     TwoOperations,
+    /// The lease would be given back while the server is a primary, or may become one.
+    ReleaseAsPrimary,
     /// The identity would be recorded by a member that does not hold the lease.
     RecordWithoutLease,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Unsafe {
             Self::QuarantineOnlyCopy => "a database would be put away without a holder to clone from",
             Self::BootstrapBesideData => "a cluster would be made beside data",
             Self::TwoOperations => "two operations would run at once",
+            Self::ReleaseAsPrimary => "the lease would be given back by a server that is a primary or may become one",
             Self::RecordWithoutLease => "the identity would be recorded without the lease",
         })
     }
@@ -67,6 +70,13 @@ pub fn check(settings: &Settings, seen: &Observation, decision: &Decision) -> Ve
                 }
                 if seen.primary().is_some() && !settings.paused {
                     broken.push(Unsafe::AcquireAsPrimary);
+                }
+            }
+            // A successor is named for the proof that the last record was written.
+            Action::ReleaseLease { successor: None, .. } => {
+                let promoting = matches!(seen.local.server, Server::Running { promoting: true, .. });
+                if (promoting || seen.primary().is_some()) && !seen.shut_down() && !settings.paused {
+                    broken.push(Unsafe::ReleaseAsPrimary);
                 }
             }
             Action::ClaimBootstrap => {

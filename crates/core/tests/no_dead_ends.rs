@@ -65,10 +65,12 @@ fn servers() -> Vec<Server> {
         Answer::Primary(PrimaryStatus { history: history.clone(), position: Lsn(0x3000), checkpointed: true });
     let answers =
         [Answer::Starting, Answer::Silent { since: NOW }, primary, standby(Some("b"), true), standby(None, false)];
-    let running = |guarded| answers.clone().map(|answer| Server::Running { guarded, since: NOW, answer });
+    let running =
+        |guarded, promoting| answers.clone().map(|answer| Server::Running { guarded, since: NOW, promoting, answer });
     let mut all = vec![Server::Stopped { since: NOW }, Server::Dying { since: NOW }];
-    all.extend(running(true));
-    all.extend(running(false));
+    all.extend(running(true, false));
+    all.extend(running(true, true));
+    all.extend(running(false, false));
     all
 }
 

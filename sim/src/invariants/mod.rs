@@ -8,6 +8,7 @@ pub(crate) mod l4;
 pub(crate) mod l5;
 pub(crate) mod l7;
 pub(crate) mod l8;
+pub(crate) mod l9;
 pub(crate) mod s1;
 pub(crate) mod s12;
 pub(crate) mod s14;
@@ -111,6 +112,7 @@ impl Monitor {
             ("L5", Box::new(l5::NoDeadEnd)),
             ("L7", Box::new(l7::RefusalsExplain)),
             ("L8", Box::new(l8::DemotionEnds)),
+            ("L9", Box::new(l9::ShortRefusal::new(members))),
         ];
         Self { past: Chronicle::new(members), invariants }
     }

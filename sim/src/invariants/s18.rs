@@ -18,7 +18,10 @@ impl Invariant for GuardOutlives {
                 let host = &world.hosts[*member];
                 let sound = match why {
                     Disarm::Stopped => !host.postgres.tree_alive() || !host.postgres.guarded(),
-                    Disarm::Standby => host.postgres.role() == Some(Role::Standby),
+                    // That an operator has just told it to become a primary, nobody can see.
+                    Disarm::Standby => host.postgres.running().is_some_and(|running| {
+                        running.role == Role::Standby || running.role == Role::Promoting && running.by_hand
+                    }),
                     Disarm::Paused => host.agent.settings.paused,
                 };
                 if sound {
@@ -45,6 +48,8 @@ impl Invariant for GuardOutlives {
 
 #[cfg(test)]
 mod tests {
+    use pgbaton_types::Epoch;
+
     use super::super::testing::Stage;
     use super::*;
 
@@ -54,6 +59,16 @@ mod tests {
         stage.primary(0, 5);
         let action = Action::DisarmGuard { why: Disarm::Stopped };
         assert_eq!(stage.executing(0, &action).as_deref(), Some("S18"));
+    }
+
+    #[test]
+    fn fires_when_the_guard_is_disarmed_during_a_promotion() {
+        let mut stage = Stage::new();
+        stage.running(0, Role::Promoting, Some(Epoch(5)));
+        let action = Action::DisarmGuard { why: Disarm::Standby };
+        assert_eq!(stage.executing(0, &action).as_deref(), Some("S18"));
+        stage.world.hosts[0].postgres.running_mut().unwrap().role = Role::Standby;
+        assert_eq!(stage.executing(0, &action), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use pgbaton_types::TimelineId;
 use super::OperationError;
 use crate::context::Context;
 use crate::observe;
+use crate::state::KeptPostmaster;
 use crate::text::chain;
 
 /// What a placeholder consists of: one comment.
@@ -31,6 +32,9 @@ pub(super) async fn promote(context: &Arc<Context>, timeline: TimelineId) -> Res
         None => client.sample().await?.timeline(),
     };
     install_placeholders(&spec.data_dir, own, timeline)?;
+    // Whichever agent comes after this one knows that the server's word of being in recovery is not its last.
+    let postmaster = context.guard.status()?.postmaster.map(KeptPostmaster::from);
+    context.keep(|kept| kept.promoting = postmaster)?;
     let promoted = pgbaton_postgres::promote(&spec, &mut client, context.signaller(), spec.pg_ctl_timeout).await;
     let promoted = match promoted {
         Ok(promoted) => promoted.timeline,

@@ -1,6 +1,6 @@
 //! A standby that takes no WAL does not hold the stop of its upstream up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
@@ -9,36 +9,53 @@ use pgbaton_postgres::held_up_senders;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
+use crate::clock;
 use crate::text::chain;
 use crate::unguarded;
 
-/// How long standbys are given to take what is left. Clients wait meanwhile, and a refused switchover shall cost less than a second.
-const GRACE: Duration = Duration::from_millis(300);
-/// How often is looked. A process that is held up in two looks in a row is ended.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often is looked.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+
+/// When a process that holds a stop up is ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grace {
+    /// Nothing is looked at before: looking costs what a stop could use.
+    after: Duration,
+    /// It has to be held up in each look for so long.
+    held_up: Duration,
+}
+
+impl Grace {
+    /// Clients wait, and a refused switchover shall cost less than a second.
+    pub(super) const CLIENTS_WAIT: Self =
+        Self { after: Duration::from_millis(150), held_up: Duration::from_millis(50) };
+    /// Perhaps the standby leads next, and what it is not sent now is lost.
+    pub(super) const STANDBYS_FIRST: Self = Self { after: Duration::from_secs(1), held_up: Duration::from_secs(1) };
+}
 
 /// Waits for the end of a stop that was begun, and ends what holds it up.
-pub(super) async fn unimpeded<T>(data_dir: &Path, stopped: impl Future<Output = T>) -> T {
+pub(super) async fn unimpeded<T>(data_dir: &Path, grace: Grace, stopped: impl Future<Output = T>) -> T {
     tokio::select! {
         biased;
         result = stopped => result,
-        never = end_held_up(data_dir) => match never {},
+        never = end_held_up(data_dir, grace) => match never {},
     }
 }
 
 /// What a standby misses for it, it gets from the next primary, or when this one is back.
-async fn end_held_up(data_dir: &Path) -> Infallible {
-    sleep(GRACE).await;
-    let (mut before, mut told) = (BTreeSet::new(), BTreeSet::new());
+async fn end_held_up(data_dir: &Path, grace: Grace) -> Infallible {
+    sleep(grace.after).await;
+    let (mut since, mut told) = (BTreeMap::new(), BTreeSet::new());
     loop {
-        let held_up: BTreeSet<i32> = match held_up_senders(data_dir) {
-            Ok(pids) => pids.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect(),
-            Err(error) => {
-                tracing::debug!(error = %chain(&error), "what holds the stop up is not known");
-                BTreeSet::new()
+        let (now, before) = (clock::now(), std::mem::take(&mut since));
+        match held_up_senders(data_dir) {
+            Ok(pids) => {
+                let pids = pids.into_iter().map(|pid| pid.as_raw_nonzero().get());
+                since = pids.map(|pid| (pid, before.get(&pid).copied().unwrap_or(now))).collect();
             }
-        };
-        for &pid in held_up.intersection(&before) {
+            Err(error) => tracing::debug!(error = %chain(&error), "what holds the stop up is not known"),
+        }
+        for (&pid, _) in since.iter().filter(|(_, first)| now.since(**first) >= grace.held_up) {
             // The first signal has the process write its last words, which nobody takes either; the next one ends that, too.
             let sent = unguarded::signal(pid, data_dir, Signal::TERM);
             if told.insert(pid) {
@@ -48,7 +65,6 @@ async fn end_held_up(data_dir: &Path) -> Infallible {
                 }
             }
         }
-        before = held_up;
         sleep(LOOK_INTERVAL).await;
     }
 }

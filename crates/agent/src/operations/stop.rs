@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
 use super::OperationError;
-use super::senders::unimpeded;
+use super::senders::{Grace, unimpeded};
 use crate::clock;
 use crate::context::Context;
 use crate::observe;
@@ -47,7 +47,7 @@ async fn handover(context: &Context) -> Result<Outcome, OperationError> {
     context.guard.signal(SIGINT)?;
     // The lease is renewed meanwhile; longer than this nobody shall wait for writes.
     let within = context.config().settings.retry_timeout;
-    unimpeded(&data_dir, wait_shut_down(&data_dir, within)).await?;
+    unimpeded(&data_dir, Grace::CLIENTS_WAIT, wait_shut_down(&data_dir, within)).await?;
     Ok(Outcome::ShutDown(shutdown_checkpoint(&data_dir)?))
 }
 
@@ -55,7 +55,7 @@ async fn fast(context: &Context) -> Result<(), OperationError> {
     if context.guard.status()?.postmaster.is_some() {
         context.guard.signal(SIGINT)?;
     }
-    if unimpeded(&context.data_dir(), wait_empty(context, patience(context))).await? {
+    if unimpeded(&context.data_dir(), Grace::STANDBYS_FIRST, wait_empty(context, patience(context))).await? {
         return Ok(());
     }
     if context.guard.status()?.postmaster.is_some() {
@@ -113,7 +113,7 @@ async fn stop_stranger(context: &Context, pid: i32, mode: StopMode) -> Result<()
                 sleep(LOOK_INTERVAL).await;
             }
         };
-        if timeout(within, unimpeded(&data_dir, gone)).await.is_ok() {
+        if timeout(within, unimpeded(&data_dir, Grace::STANDBYS_FIRST, gone)).await.is_ok() {
             return Ok(());
         }
     }

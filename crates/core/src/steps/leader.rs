@@ -206,6 +206,9 @@ fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
         plan.wake_after(CHANGE_POLL);
         return plan.blocked(Step::Leader, "waits for the guard to be armed before it promotes");
     }
+    if seen.store.as_of.is_none() && plan.memory.reserved.is_none() {
+        return plan.blocked(Step::Leader, "waits for the store to tell the timeline number for the promotion");
+    }
     let timeline = plan.memory.reserved.or(seen.store.cluster.reserved.map(|reservation| reservation.timeline));
     let Some(timeline) = timeline else {
         return release(plan, lease, "no timeline number is reserved for a promotion");

@@ -354,7 +354,7 @@ fn control_state(word: &str) -> Result<ControlState, String> {
 }
 
 fn server(words: &mut Words<'_>, now: BootTime) -> Result<Server, String> {
-    let guarded = !words.flag("unguarded");
+    let (guarded, promoting) = (!words.flag("unguarded"), words.flag("promoting"));
     let answer = match words.next()? {
         "stopped" => return Ok(Server::Stopped { since: now }),
         "dying" => return Ok(Server::Dying { since: now }),
@@ -379,7 +379,7 @@ fn server(words: &mut Words<'_>, now: BootTime) -> Result<Server, String> {
         }
         other => return Err(format!("{other:?} is no state of a server")),
     };
-    Ok(Server::Running { guarded, since: now, answer })
+    Ok(Server::Running { guarded, since: now, promoting, answer })
 }
 
 fn initialize(words: &mut Words<'_>) -> Result<Initialize, String> {

@@ -1,9 +1,11 @@
 //! An agent that is frozen for a moment, or killed, costs no session and no commit.
 
+use pgbaton_testkit::clock;
 use pgbaton_testkit::cluster::{Cluster, Part};
 use pgbaton_testkit::writer::Record;
+use rustix::process::Signal;
 
-use super::{LIMIT, commits, healthy, nothing_lost, timeline, writing};
+use super::{LIMIT, commit_elsewhere, commits, healthy, nothing_lost, others, timeline, writing};
 
 #[test]
 fn an_agent_frozen_briefly_or_killed_costs_no_session() {
@@ -19,7 +21,7 @@ fn an_agent_frozen_briefly_or_killed_costs_no_session() {
     leads_again(&cluster, primary);
 
     let killed = cluster.pids(primary, Part::Agent).unwrap();
-    cluster.signal(primary, Part::Agent, rustix::process::Signal::KILL).unwrap();
+    cluster.signal(primary, Part::Agent, Signal::KILL).unwrap();
     cluster
         .awaiting("an agent started anew", LIMIT, || {
             let now = cluster.pids(primary, Part::Agent)?;
@@ -37,6 +39,44 @@ fn an_agent_frozen_briefly_or_killed_costs_no_session() {
     let after = (ended_sessions(&writer.so_far(), primary), writer.so_far().failures().len());
     assert_eq!(after, before, "a session ended or a commit failed: {:?}", writer.so_far().failures());
     nothing_lost(&cluster, &writer, primary);
+}
+
+#[test]
+fn an_agent_killed_during_a_promotion_keeps_the_lease_until_the_server_is_one_thing_or_the_other() {
+    let mut cluster = healthy();
+    let old = cluster.wait_primary(LIMIT).unwrap();
+    let writer = writing(&cluster);
+    // A promotion waits for the end of its WAL receiver.
+    for standby in others(old) {
+        cluster.freeze(standby, Part::WalReceiver).unwrap();
+    }
+    let instant = clock::now();
+    cluster.kill_member(old).unwrap();
+    let new = cluster
+        .awaiting("a member that promotes its server", LIMIT, || {
+            let promotes = |member: &usize| cluster.blocked(*member).is_some_and(|why| why.contains("promote in"));
+            Ok(others(old).into_iter().find(promotes).ok_or_else(|| "none does".to_owned()))
+        })
+        .unwrap();
+    let [promoting, other] = if others(old)[0] == new { others(old) } else { [others(old)[1], others(old)[0]] };
+    let agent = cluster.pids(promoting, Part::Agent).unwrap();
+    cluster.signal(promoting, Part::Agent, Signal::KILL).unwrap();
+    cluster
+        .awaiting("the next agent at the same promotion", LIMIT, || {
+            let again = cluster.pids(promoting, Part::Agent)? != agent;
+            let why = cluster.blocked(promoting).unwrap_or_default();
+            Ok(if again && why.contains("promote in") { Ok(()) } else { Err(why) })
+        })
+        .unwrap();
+    for standby in [promoting, other] {
+        cluster.thaw(standby, Part::WalReceiver).unwrap();
+    }
+    let commit = commit_elsewhere(&writer, instant, old);
+    assert_eq!(commit.server, promoting, "the lease changed hands while a promotion could not be taken back");
+    cluster.start(old).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    assert_eq!(timeline(&cluster, promoting), 2);
+    assert_eq!(writer.so_far().two_writable(), None, "two servers took writes at once");
 }
 
 fn leads_again(cluster: &Cluster, member: usize) {

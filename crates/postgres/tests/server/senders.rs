@@ -2,7 +2,6 @@ use pgbaton_postgres::{held_up_senders, wait_shut_down};
 use pgbaton_sys::proctree::with_working_directory;
 use pgbaton_sys::{Pid, Signal};
 use rustix::process::kill_process;
-use tokio::time::sleep;
 
 use crate::common::{PATIENCE, Server, scratch, server_test};
 
@@ -34,7 +33,7 @@ server_test! {
         while held_up_senders(&data_dir).unwrap() == [sender] {
             kill_process(sender, Signal::TERM).unwrap();
             // waits: gives the process time to take the signal
-            sleep(LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
         wait_shut_down(&data_dir, PATIENCE).await.unwrap();
         kill_process(receiver, Signal::CONT).unwrap();
@@ -68,7 +67,7 @@ async fn nothing_is_sent(primary: &mut Server) {
         }
         last = sent;
         // waits: a short pause between two looks at how far the sender is
-        sleep(LOOK).await;
+        tokio::time::sleep(LOOK).await;
     }
     panic!("it still sends at {last}");
 }
@@ -79,7 +78,7 @@ async fn held_up(data_dir: &std::path::Path, expected: &[Pid]) {
             return;
         }
         // waits: a short pause between two looks at the kernel's tables
-        sleep(LOOK).await;
+        tokio::time::sleep(LOOK).await;
     }
     panic!("{:?} hold it up, not {expected:?}", held_up_senders(data_dir).unwrap());
 }
