@@ -171,7 +171,8 @@ impl HaLoop {
         }
     }
 
-    /// The start went well once this member has its session in the store or a server runs: from now on the guard starts another agent when this one ends.
+    /// The start went well once this member has its session in the store or a server runs: from now on the guard starts another agent
+    /// when this one ends.
     fn tell_ready(&mut self, seen: &Observation) {
         let well = self.context.session.lease().is_some() || !matches!(seen.local.server, Server::Stopped { .. });
         if self.ready || !well {
@@ -438,7 +439,8 @@ impl HaLoop {
         }
     }
 
-    /// Small duties that are no decisions: a standby has no slots, is woken when its leader is ready, and forgets a handover that came to nothing.
+    /// Small duties that are no decisions: a standby has no slots, is woken when its leader is ready, and forgets a handover that came to
+    /// nothing.
     async fn look_after(&mut self, look: &Look, seen: &Observation) {
         let leader = seen.store.cluster.leader.as_ref().filter(|leader| leader.member != seen.me);
         let up = leader

@@ -47,7 +47,7 @@ pub(crate) async fn take_up(context: Arc<Context>, kept: KeptLease) {
                 return;
             }
             Err(error) => {
-                tracing::debug!(epoch = %kept.epoch, error = %chain(&error), "the store does not say whether the lease that was left is still there");
+                tracing::debug!(epoch = %kept.epoch, error = %chain(&error), "whether the lease is still there is not known");
                 sleep(RETRY_PAUSE).await;
             }
         }

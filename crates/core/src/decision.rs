@@ -149,7 +149,8 @@ pub enum Disarm {
 /// Work that takes time. One at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperationKind {
-    /// Make a new database in the empty directory, or in place of one that was not completed. The directory stays [`crate::observation::Work::Bootstrap`] until `FinishBootstrap`.
+    /// Make a new database in the empty directory, or in place of one that was not completed. The directory stays
+    /// [`crate::observation::Work::Bootstrap`] until `FinishBootstrap`.
     Initdb,
     /// Make roles and passwords in the running new primary, then declare the directory complete.
     FinishBootstrap {

@@ -8,7 +8,8 @@ use crate::world::World;
 /// **S8**: a database is put away only with proof: it is unfinished, or it really diverged and the configuration
 /// allows to rebuild it, or its rewind really failed and the configuration allows that, or an operator asked; and never
 /// when it is the only one, as far as anybody can know: what is put away is renamed, so a copy that turns out to have been
-/// the last, because another directory was lost in the same moment, is still there for an operator. A clone or a new cluster is made only in an empty directory.
+/// the last, because another directory was lost in the same moment, is still there for an operator. A clone or a new cluster is made
+/// only in an empty directory.
 ///
 /// What was put away may have been the only copy of somebody's commits.
 #[derive(Debug)]

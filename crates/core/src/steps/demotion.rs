@@ -62,7 +62,9 @@ fn unguarded(plan: &mut Plan<'_>) -> Flow {
 /// Why the server must stop, and how; none: it may go on.
 fn why(settings: &Settings, seen: &Observation) -> Option<(String, StopMode)> {
     let Some(lease) = seen.lease else {
-        return Some(("the server is a primary, but no lease is held".to_owned(), StopMode::Kill));
+        let promoting = matches!(seen.local.server, Server::Running { promoting: true, .. });
+        let what = if promoting { "is being promoted" } else { "is a primary" };
+        return Some((format!("the server {what}, but no lease is held"), StopMode::Kill));
     };
     if seen.key_is_gone(lease, settings) {
         let now = seen.store.cluster.leader.as_ref().map_or("nobody".to_owned(), |leader| leader.member.to_string());

@@ -13,9 +13,7 @@ use super::{LIMIT, commit_elsewhere, prepared, timeline, writing};
 #[test]
 fn another_member_leads_when_the_server_does_not_come_up_in_its_time() {
     let programs = HeldBack::new();
-    let mut cluster = prepared(options(&programs, 3));
-    cluster.start_all().unwrap();
-    cluster.wait_healthy(LIMIT).unwrap();
+    let cluster = held_back(&programs, 3);
     let writer = writing(&cluster);
     let first = cluster.wait_primary(LIMIT).unwrap();
 
@@ -42,9 +40,7 @@ fn another_member_leads_when_the_server_does_not_come_up_in_its_time() {
 #[test]
 fn without_another_member_it_is_waited_for() {
     let programs = HeldBack::new();
-    let mut cluster = prepared(options(&programs, 1));
-    cluster.start_all().unwrap();
-    cluster.wait_healthy(LIMIT).unwrap();
+    let cluster = held_back(&programs, 1);
 
     let held = Held::of(&cluster, 0);
     cluster.signal(0, Part::Postmaster, Signal::KILL).unwrap();
@@ -61,9 +57,14 @@ fn without_another_member_it_is_waited_for() {
     assert!(!log(&cluster, 0).contains("gives the lease back"), "{}", log(&cluster, 0));
 }
 
-fn options(programs: &HeldBack, members: u8) -> Options {
+/// A healthy cluster of members that can be held back.
+fn held_back(programs: &HeldBack, members: u8) -> Cluster {
     let bin_dir = Some(programs.directory.path().to_owned());
-    Options { members, bin_dir, dcs: vec!["primary_start_timeout: 2".to_owned()], ..Options::default() }
+    let dcs = vec!["primary_start_timeout: 2".to_owned()];
+    let mut cluster = prepared(Options { members, bin_dir, dcs, ..Options::default() });
+    cluster.start_all().unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    cluster
 }
 
 fn log(cluster: &Cluster, member: usize) -> String {
