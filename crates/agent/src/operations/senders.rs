@@ -29,8 +29,14 @@ impl Grace {
     /// Clients wait, and a refused switchover shall cost less than a second.
     pub(super) const CLIENTS_WAIT: Self =
         Self { after: Duration::from_millis(150), held_up: Duration::from_millis(50) };
-    /// Perhaps the standby leads next, and what it is not sent now is lost.
-    pub(super) const STANDBYS_FIRST: Self = Self { after: Duration::from_secs(1), held_up: Duration::from_secs(1) };
+    /// The longest: perhaps the standby leads next, and what it is not sent now is lost.
+    const STANDBYS_FIRST: Self = Self { after: Duration::from_secs(1), held_up: Duration::from_secs(1) };
+
+    /// For a stop that nobody waits for and that may take so long: half of that is for standbys, the rest for what comes after them.
+    pub(super) fn of_stop(within: Duration) -> Self {
+        let longest = Self::STANDBYS_FIRST;
+        Self { after: longest.after.min(within / 4), held_up: longest.held_up.min(within / 4) }
+    }
 }
 
 /// Waits for the end of a stop that was begun, and ends what holds it up.

@@ -55,7 +55,8 @@ async fn fast(context: &Context) -> Result<(), OperationError> {
     if context.guard.status()?.postmaster.is_some() {
         context.guard.signal(SIGINT)?;
     }
-    if unimpeded(&context.data_dir(), Grace::STANDBYS_FIRST, wait_empty(context, patience(context))).await? {
+    let within = patience(context);
+    if unimpeded(&context.data_dir(), Grace::of_stop(within), wait_empty(context, within)).await? {
         return Ok(());
     }
     if context.guard.status()?.postmaster.is_some() {
@@ -113,7 +114,7 @@ async fn stop_stranger(context: &Context, pid: i32, mode: StopMode) -> Result<()
                 sleep(LOOK_INTERVAL).await;
             }
         };
-        if timeout(within, unimpeded(&data_dir, Grace::STANDBYS_FIRST, gone)).await.is_ok() {
+        if timeout(within, unimpeded(&data_dir, Grace::of_stop(within), gone)).await.is_ok() {
             return Ok(());
         }
     }
