@@ -60,18 +60,23 @@ fn an_agent_killed_during_a_promotion_keeps_the_lease_until_the_server_is_one_th
         .unwrap();
     let [promoting, other] = if others(old)[0] == new { others(old) } else { [others(old)[1], others(old)[0]] };
     let agent = cluster.pids(promoting, Part::Agent).unwrap();
+    // What the next agent decides first, it decides without the store.
+    cluster.freeze(other, Part::Agent).unwrap();
     cluster.signal(promoting, Part::Agent, Signal::KILL).unwrap();
     cluster
-        .awaiting("the next agent at the same promotion", LIMIT, || {
-            let again = cluster.pids(promoting, Part::Agent)? != agent;
-            let why = cluster.blocked(promoting).unwrap_or_default();
-            Ok(if again && why.contains("promote in") { Ok(()) } else { Err(why) })
+        .awaiting("the next agent's word", LIMIT, || {
+            let now = cluster.pids(promoting, Part::Agent)?;
+            let why = cluster.blocked(promoting).filter(|_| now != agent);
+            Ok(why.map(|_| ()).ok_or_else(|| format!("{now:?}")))
         })
         .unwrap();
+    cluster.thaw(other, Part::Agent).unwrap();
     for standby in [promoting, other] {
         cluster.thaw(standby, Part::WalReceiver).unwrap();
     }
     let commit = commit_elsewhere(&writer, instant, old);
+    let log = std::fs::read_to_string(cluster.log_path(promoting)).unwrap();
+    assert!(!log.contains("gives the lease back"), "{log}");
     assert_eq!(commit.server, promoting, "the lease changed hands while a promotion could not be taken back");
     cluster.start(old).unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
