@@ -75,6 +75,8 @@ pub(crate) struct Agent {
     pub(crate) pending: Option<Box<Decision>>,
     /// The cluster was paused when it decided last.
     pub(crate) decided_paused: bool,
+    /// It had a request for a handover before it when it last decided.
+    pub(crate) decided_asked: bool,
     /// It has looked at its disk and asked the store once.
     pub(crate) ready: bool,
     /// The last decision blocked with a reason, for the checks of the healed cluster.
@@ -113,6 +115,7 @@ impl Agent {
             pending: None,
             ready: false,
             decided_paused: false,
+            decided_asked: false,
             last_report: Vec::new(),
             wake_serial: 0,
             renew_serial: 0,
@@ -215,6 +218,7 @@ impl World {
         host.durable.promised = host.durable.promised.max(decision.memory.promised);
         agent.renew = decision.renew;
         agent.decided_paused = agent.settings.paused;
+        agent.decided_asked = observation.store.cluster.failover.is_some();
         agent.unfit.clone_from(&decision.unfit);
         agent.last_report.clone_from(&decision.report);
         agent.wake_serial += 1;

@@ -30,7 +30,6 @@ impl Invariant for OperatorsWord {
                 let ordered = orders.restart || orders.reinitialize || orders.terminate;
                 let asked = world.store.peek().cluster.failover.is_some() || host.agent.memory.handover.is_some();
                 let quiet = matches!(kind, OperationKind::Follow { .. } | OperationKind::FinishBootstrap { .. });
-                let view_asked = host.agent.view.cluster.failover.is_some();
                 // What makes a primary was begun before the pause; without its lease it must not come through.
                 let running = host.agent.operation.as_ref().map(|begun| &begun.kind);
                 let ended = host.agent.finished.as_ref().map(|finished| &finished.kind);
@@ -41,7 +40,7 @@ impl Invariant for OperatorsWord {
                 let resumed = matches!(kind, OperationKind::StartPrimary { .. })
                     && matches!(ended, Some(OperationKind::Stop { .. }))
                     && host.agent.memory.last_handover.is_some();
-                if ordered || asked || view_asked || quiet || undone || resumed {
+                if ordered || asked || host.agent.decided_asked || quiet || undone || resumed {
                     return Ok(());
                 }
                 Err(format!("{me} begins to {kind} by itself although the cluster is paused"))
