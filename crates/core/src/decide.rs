@@ -83,5 +83,6 @@ fn remember(plan: &mut Plan<'_>) {
         plan.memory.reign = None;
         plan.memory.down_since = None;
         plan.memory.gave_up = false;
+        plan.memory.resumes = false;
     }
 }

@@ -22,6 +22,8 @@ pub struct Memory {
     pub down_since: Option<BootTime>,
     /// The holder has given up on its own server, which another member can relieve.
     pub gave_up: bool,
+    /// A handover was called off: the server that it stopped is to be the primary again.
+    pub resumes: bool,
     /// When the holder last asked who could lead in its place.
     pub relief_asked: Option<BootTime>,
     /// The last time that work on the data directory failed, and how often in a row: it is tried again later and later.

@@ -142,8 +142,12 @@ fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     let down_since = *plan.memory.down_since.get_or_insert(seen.now);
     let down_for = seen.now.since(down_since);
     let limit = patience::limit(plan);
-    // Whoever restarts it by order wants it started at least once.
-    let over = down_for >= limit && !(limit.is_zero() && seen.orders.restart);
+    if seen.finished.as_ref().is_some_and(|finished| matches!(finished.kind, OperationKind::StartPrimary { .. })) {
+        // It was tried.
+        plan.memory.resumes = false;
+    }
+    // Whoever restarts it by order wants it started at least once, and what a handover stopped was not lost.
+    let over = down_for >= limit && !(limit.is_zero() && (seen.orders.restart || plan.memory.resumes));
     let mut alone = String::new();
     if plan.memory.gave_up || over && !new_cluster {
         let what = if plan.memory.gave_up {
@@ -224,6 +228,7 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
     plan.memory.reign = Some(lease.epoch);
     plan.memory.down_since = None;
     plan.memory.gave_up = false;
+    plan.memory.resumes = false;
     plan.memory.handed_over = false;
     if let Directory::Incomplete { work: Work::Bootstrap } = seen.local.directory {
         if let Some(why) =

@@ -279,6 +279,7 @@ fn resume(plan: &mut Plan<'_>, why: &str) -> Flow {
         return Flow::Pass;
     }
     // The store is told when the server is up: nobody waits for it while nobody can write.
+    plan.memory.resumes = true;
     plan.memory.refused = served(plan.seen).map(|request| (request.revision, why.to_owned()));
     if plan.seen.stopped() {
         plan.memory.handover = None;
