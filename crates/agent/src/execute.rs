@@ -2,7 +2,6 @@
 
 use pgbaton_core::decision::Disarm;
 use pgbaton_core::execution::{self, Facts};
-use pgbaton_core::observation::{Answer, Server};
 use pgbaton_core::{Action, Observation};
 use pgbaton_store::{Compare, Op, StoreError, Txn};
 use pgbaton_types::{Epoch, Revision, SystemId};
@@ -35,10 +34,6 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
     let now = clock::now();
     let status = context.guard.status()?;
     let cluster = keys::cluster(&context.view.keys(), context.session.lease(), now, 0);
-    let proven_standby = matches!(
-        seen.local.server,
-        Server::Running { guarded: true, promoting: false, answer: Answer::Standby(_), .. }
-    );
     let facts = Facts {
         now,
         lease: context.lease.valid(now, settings.paused).map(|held| held.lease),
@@ -46,7 +41,7 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
         armed: status.deadline.map(|_| Epoch(status.epoch)),
         paused: settings.paused,
         tree_alive: status.tree_alive,
-        proven_standby,
+        proven_standby: seen.local.server.is_guarded_standby(),
         leader: cluster.leader.as_ref(),
         bugs: settings.bugs,
     };

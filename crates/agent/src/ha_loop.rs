@@ -446,11 +446,7 @@ impl HaLoop {
         let up = leader
             .is_some_and(|leader| seen.store.cluster.members.get(&leader.member).is_some_and(|facts| facts.primary));
         let came_up = up && !std::mem::replace(&mut self.leader_was_up, up);
-        let is_standby = matches!(
-            seen.local.server,
-            Server::Running { guarded: true, promoting: false, answer: Answer::Standby(_), .. }
-        );
-        if !is_standby {
+        if !seen.local.server.is_guarded_standby() {
             return;
         }
         if came_up && let Err(error) = self.context.signal(pgbaton_postgres::ServerSignal::Reload) {
@@ -463,7 +459,7 @@ impl HaLoop {
             self.settings.follow_address(&self.context);
         }
         if self.put_away
-            && matches!(&seen.local.server, Server::Running { answer: Answer::Standby(standby), .. } if standby.streaming)
+            && seen.local.server.standby().is_some_and(|standby| standby.streaming)
             && let Directory::Database(database) = &seen.local.directory
         {
             self.put_away = false;

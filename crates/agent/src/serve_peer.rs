@@ -218,10 +218,8 @@ async fn end_what_blocks(client: &mut LocalClient) -> Result<(), SqlError> {
 
 /// What is known of this host without asking its server.
 pub(crate) fn host(seen: &Observation) -> PeerHost {
-    let primary_may_run = match &seen.local.server {
-        Server::Stopped { .. } | Server::Running { answer: Answer::Standby(_), promoting: false, .. } => false,
-        Server::Dying { .. } | Server::Running { .. } => true,
-    };
+    let server = &seen.local.server;
+    let primary_may_run = !matches!(server, Server::Stopped { .. }) && server.standby().is_none();
     let left = seen.lease.map_or(Duration::ZERO, |lease| lease.deadline.since(seen.now));
     PeerHost { primary_may_run, lease_left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
 }

@@ -50,9 +50,7 @@ fn remember(plan: &mut Plan<'_>) {
     match &seen.local.server {
         Server::Stopped { .. } => plan.memory.proven = None,
         Server::Running { answer: Answer::Primary(_), .. } => plan.memory.proven = Some(Proven::Primary),
-        Server::Running { answer: Answer::Standby(_), promoting: false, .. } => {
-            plan.memory.proven = Some(Proven::Standby);
-        }
+        server if server.standby().is_some() => plan.memory.proven = Some(Proven::Standby),
         Server::Running { .. } | Server::Dying { .. } => {}
     }
     if seen

@@ -45,10 +45,7 @@ impl Observation {
 
     /// The server's account as a standby, which it stays: not when it was told to become a primary.
     pub(crate) fn standby(&self) -> Option<&StandbyStatus> {
-        match &self.local.server {
-            Server::Running { answer: Answer::Standby(status), promoting: false, .. } => Some(status),
-            _ => None,
-        }
+        self.local.server.standby()
     }
 
     /// The server's account as a primary.

@@ -139,6 +139,21 @@ pub enum Server {
     },
 }
 
+impl Server {
+    /// Its account as a standby, which it stays: not when it was told to become a primary.
+    pub fn standby(&self) -> Option<&StandbyStatus> {
+        match self {
+            Self::Running { answer: Answer::Standby(status), promoting: false, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a standby, stays one, and the deadline is enforced on it.
+    pub fn is_guarded_standby(&self) -> bool {
+        self.standby().is_some() && matches!(self, Self::Running { guarded: true, .. })
+    }
+}
+
 /// What the server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

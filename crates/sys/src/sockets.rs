@@ -5,7 +5,8 @@ use std::io;
 
 use rustix::process::Pid;
 
-/// Numbers of the column `tr` of `/proc/net/tcp`: which timer of a connection runs (kernel documentation, "The proc/net/tcp and proc/net/tcp6 variables").
+/// Numbers of the column `tr` of `/proc/net/tcp`: which timer of a connection runs (kernel documentation, "The proc/net/tcp and
+/// proc/net/tcp6 variables").
 const RETRANSMIT: &str = "01";
 const ZERO_WINDOW_PROBE: &str = "04";
 

@@ -51,7 +51,7 @@ pub(super) async fn unimpeded<T>(data_dir: &Path, grace: Grace, stopped: impl Fu
 /// What a standby misses for it, it gets from the next primary, or when this one is back.
 async fn end_held_up(data_dir: &Path, grace: Grace) -> Infallible {
     sleep(grace.after).await;
-    let (mut since, mut told) = (BTreeMap::new(), BTreeSet::new());
+    let (mut since, mut told, mut blind) = (BTreeMap::new(), BTreeSet::new(), false);
     loop {
         let (now, before) = (clock::now(), std::mem::take(&mut since));
         match held_up_senders(data_dir) {
@@ -59,7 +59,11 @@ async fn end_held_up(data_dir: &Path, grace: Grace) -> Infallible {
                 let pids = pids.into_iter().map(|pid| pid.as_raw_nonzero().get());
                 since = pids.map(|pid| (pid, before.get(&pid).copied().unwrap_or(now))).collect();
             }
-            Err(error) => tracing::debug!(error = %chain(&error), "what holds the stop up is not known"),
+            Err(_) if blind => {}
+            Err(error) => {
+                blind = true;
+                tracing::warn!(error = %chain(&error), "what holds the stop up is not known");
+            }
         }
         for (&pid, _) in since.iter().filter(|(_, first)| now.since(**first) >= grace.held_up) {
             // The first signal has the process write its last words, which nobody takes either; the next one ends that, too.

@@ -27,6 +27,7 @@ const QUIT_TIME: Duration = Duration::from_secs(1);
 const KILL_TIME: Duration = Duration::from_secs(30);
 /// How long the checkpoint before a handover may take. Clients still write; without it, what is dirty is written while nobody can.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(3);
+
 pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, OperationError> {
     let status = context.guard.status()?;
     if let Some(pid) = unguarded::find(&context.data_dir(), status.postmaster) {
