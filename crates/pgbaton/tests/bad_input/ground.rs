@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pgbaton_testkit::{Host, HostProgram, Launch, OsUser, PortLease, TempDir, postgres, wait};
+use pgbaton_testkit::{Host, HostProgram, Launch, OsUser, PortLease, TempDir, install, postgres, wait};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
@@ -47,10 +47,8 @@ impl Ground {
     pub(crate) fn new() -> Self {
         let user = OsUser::for_servers().unwrap();
         let directory = TempDir::new("bad", &user).unwrap();
-        // The build's own directory may be closed to the servers' user.
         let program = directory.path().join("pgbaton");
-        fs::copy(env!("CARGO_BIN_EXE_pgbaton"), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        install(Path::new(env!("CARGO_BIN_EXE_pgbaton")), &program).unwrap();
         let host = Host::start("bad", &HostProgram::at(&program)).unwrap();
         Self { host, program, ports: PortLease::hold_many(6).unwrap(), user, directory }
     }

@@ -1,10 +1,10 @@
 //! A primary's server that does not come up in its time: another member leads, if one can.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 use pgbaton_testkit::cluster::{Cluster, Options, Part};
-use pgbaton_testkit::{OsUser, TempDir, clock, postgres};
+use pgbaton_testkit::{OsUser, TempDir, clock, install, postgres};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -89,8 +89,9 @@ impl HeldBack {
         let server = installed.join("postgres");
         // A server's working directory is its data directory.
         let lines = format!("while [ -e ../{HOLD} ]; do sleep 0.05; done\nexec {} \"$@\"\n", server.display());
-        fs::write(place.join("postgres"), format!("#!/bin/sh\n{lines}")).unwrap();
-        fs::set_permissions(place.join("postgres"), fs::Permissions::from_mode(0o755)).unwrap();
+        let script = place.join("script");
+        fs::write(&script, format!("#!/bin/sh\n{lines}")).unwrap();
+        install(&script, &place.join("postgres")).unwrap();
         Self { directory }
     }
 }

@@ -16,7 +16,6 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use rustix::process::{Pid, Signal};
 use crate::process::Launch;
 use crate::user::OsUser;
 use crate::writer::{Target, Writer};
-use crate::{Host, HostProgram, Network, TempDir, postgres, wait};
+use crate::{Host, HostProgram, Network, TempDir, install, postgres, wait};
 
 pub use error::ClusterError;
 pub use faults::Part;
@@ -75,8 +74,7 @@ impl Cluster {
         let user = OsUser::for_servers()?;
         let directory = TempDir::new("c", &user)?;
         let program = directory.path().join("pgbaton");
-        fs::copy(&programs.pgbaton, &program)
-            .and_then(|_| fs::set_permissions(&program, fs::Permissions::from_mode(0o755)))
+        install(&programs.pgbaton, &program)
             .map_err(|source| ClusterError::File { path: programs.pgbaton.clone(), source })?;
         let network = match options.place {
             Place::Loopback => None,
