@@ -163,16 +163,27 @@ impl Cluster {
         self.members.iter().map(Member::url).collect()
     }
 
-    /// The last words of each member, for a failure.
+    /// The last words of each member, for a failure: what its server repeats twice a second does not hide what its agent decided.
     pub(super) fn last_words(place: &Place) -> String {
-        /// Lines of each log.
-        const LINES: usize = 15;
+        /// Lines of each log that are the agent's.
+        const DECISIONS: usize = 40;
+        /// Lines of each log, whoever wrote them.
+        const LINES: usize = 10;
         let mut text = String::new();
         for name in Member::NAMES {
             let log = std::fs::read(place.directory().join(name).join(Member::LOG)).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            let lines: Vec<&str> = log.lines().collect();
-            text.push_str(&format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LINES)..].join("\n")));
+            let count = log.lines().count();
+            let decisions = log.lines().filter(|line| is_the_agents(line)).count();
+            let (mut of_agent, mut shown) = (0, Vec::new());
+            for (index, line) in log.lines().enumerate() {
+                let agents = is_the_agents(line);
+                of_agent += usize::from(agents);
+                if index + LINES >= count || agents && of_agent + DECISIONS > decisions {
+                    shown.push(line);
+                }
+            }
+            text.push_str(&format!("--- {name}\n{}\n", shown.join("\n")));
         }
         text
     }
@@ -181,4 +192,9 @@ impl Cluster {
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
+}
+
+/// Whether a line of a member's log is its agent's and not its server's, whose time has a space in it.
+fn is_the_agents(line: &str) -> bool {
+    line.as_bytes().get(10) == Some(&b'T')
 }
