@@ -7,6 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use pgbaton_store::Command;
 use pgbaton_types::BootTime;
 
+use crate::disk_pace::DiskPace;
 use crate::node::Node;
 use crate::raft_types::Request;
 use crate::state_machine::now;
@@ -40,27 +41,30 @@ pub(crate) async fn keep(node: Arc<Node>) {
     let mut server = node.raft.server_metrics();
     let mut avoided: Option<BootTime> = None;
     let mut handed_over: Option<BootTime> = None;
+    let mut disk = DiskPace::default();
     loop {
         drop(server.borrow_and_update());
         let leads = node.leading_term().is_some();
         let mut pause = if leads { end_leases(&node).await } else { LOOK };
+        let busy = disk.look(&node);
         if leads {
-            let busy = node.flush.busy_for(now());
             if !busy.is_zero() {
                 pause = pause.min(LOOK_AGAIN);
             }
-            if busy > SLOW_FLUSH && due(handed_over, HAND_OVER_EVERY) {
+            let faster = disk.others_are_faster();
+            if busy > SLOW_FLUSH && faster && due(handed_over, HAND_OVER_EVERY) {
                 handed_over = Some(now());
-                hand_over(&node, "its disk is slow").await;
+                let least = node.flush.synced();
+                hand_over(&node, least, "its disk is slow").await;
             }
-            if busy > STUCK_FLUSH && other_voters(&node) {
+            if busy > STUCK_FLUSH && faster {
                 stop(&node, format!("a write of the log has taken {} ms, and nobody took over", busy.as_millis()))
                     .await;
                 return;
             }
-            if node.prefers_not_to_lead.load(Ordering::Acquire) && due(avoided, AVOID_EVERY) {
+            if node.prefers_not_to_lead.load(Ordering::Acquire) && due(avoided, AVOID_EVERY) && disk.is_quick() {
                 // Only a transfer counts: nobody may have caught up yet.
-                avoided = hand_over(&node, "its host holds the baton").await.then(now).or(avoided);
+                avoided = hand_over(&node, 0, "its host holds the baton").await.then(now).or(avoided);
             }
         }
         let news = async {
@@ -93,7 +97,7 @@ fn last_words(node: &Node, ended: bool) -> Option<String> {
     }
 }
 
-fn due(last: Option<BootTime>, every: Duration) -> bool {
+pub(crate) fn due(last: Option<BootTime>, every: Duration) -> bool {
     last.is_none_or(|last| now().since(last) >= every)
 }
 
@@ -128,30 +132,28 @@ async fn end_leases(node: &Node) -> Duration {
     }
 }
 
-fn other_voters(node: &Node) -> bool {
+/// The voter other than this one that has the most on its disk, if this node leads: what it has is not far behind what this node
+/// has, and no less than the entry `least`.
+pub(crate) fn furthest(node: &Node, least: u64) -> Option<u64> {
     let metrics = node.raft.metrics();
     let metrics = metrics.borrow_watched();
-    metrics.membership_config.membership().voter_ids().any(|voter| voter != metrics.id)
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    let enough = metrics.last_log_index.unwrap_or(0).saturating_sub(CAUGHT_UP_ENTRIES).max(least);
+    let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+    let replication = metrics.replication.iter().flatten();
+    replication
+        .filter(|(id, _)| **id != metrics.id && voters.contains(id))
+        .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
+        .filter(|(index, _)| *index >= enough)
+        .max()
+        .map(|(_, id)| id)
 }
 
-/// Asks the voter that is furthest to take over; `false`: none has caught up.
-async fn hand_over(node: &Node, why: &str) -> bool {
-    let target = {
-        let metrics = node.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != ServerState::Leader {
-            return false;
-        }
-        let enough = metrics.last_log_index.unwrap_or(0).saturating_sub(CAUGHT_UP_ENTRIES);
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let replication = metrics.replication.iter().flatten();
-        replication
-            .filter(|(id, _)| **id != metrics.id && voters.contains(id))
-            .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
-            .filter(|(index, _)| *index >= enough)
-            .max()
-            .map(|(_, id)| id)
-    };
+/// Asks the voter that is furthest, and has the entry `least`, to take over; `false`: there is none.
+async fn hand_over(node: &Node, least: u64, why: &str) -> bool {
+    let target = furthest(node, least);
     let Some(target) = target else { return false };
     tracing::info!(to = format!("{target:016x}"), why, "this node gives the leadership of the store away");
     if let Err(error) = node.raft.trigger().transfer_leader(target).await {

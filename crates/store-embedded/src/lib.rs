@@ -22,6 +22,7 @@
 mod client;
 mod codec;
 mod disk;
+mod disk_pace;
 mod duties;
 mod embedded;
 mod forming;

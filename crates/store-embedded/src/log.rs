@@ -71,6 +71,10 @@ pub(crate) struct Log {
 pub(crate) struct FlushWatch {
     /// Boot time in nanoseconds at which the write that is going on began; zero: none.
     busy_since: AtomicU64,
+    /// Entries below this index are on disk.
+    synced: AtomicU64,
+    /// The longest write since it was last asked for, in nanoseconds.
+    longest: AtomicU64,
     failed: watch::Sender<Option<String>>,
 }
 
@@ -81,6 +85,16 @@ impl FlushWatch {
             0 => Duration::ZERO,
             since => now.since(BootTime(since)),
         }
+    }
+
+    /// Entries below this index are on disk; later ones may be on their way.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// The longest write that ended since this was asked last.
+    pub(crate) fn take_longest(&self) -> Duration {
+        Duration::from_nanos(self.longest.swap(0, Ordering::AcqRel))
     }
 
     /// The error that ended the log, if one did.
@@ -105,8 +119,13 @@ impl Log {
             entries.map(|(log_id, place)| Slot { log_id, bytes: None, place: Some(place) }).collect();
         let forgotten = entries.len();
         let index = Index { purged: recovered.purged, vote: recovered.vote, entries, recent_bytes: 0, forgotten };
+        let flush = Arc::new(FlushWatch {
+            busy_since: AtomicU64::new(0),
+            synced: AtomicU64::new(index.next()),
+            longest: AtomicU64::new(0),
+            failed: watch::Sender::new(None),
+        });
         let index = Arc::new(Mutex::new(index));
-        let flush = Arc::new(FlushWatch { busy_since: AtomicU64::new(0), failed: watch::Sender::new(None) });
         let (work, queue) = mpsc::channel();
         let writer = Writer { journal, snapshots, index: Arc::clone(&index), flush: Arc::clone(&flush), failed: None };
         let thread = std::thread::Builder::new()
@@ -224,7 +243,10 @@ impl Writer {
                     self.append(&batch, waiting);
                 }
                 Work::Vote(vote, done) => self.step(done, |writer| writer.journal.save_vote(&vote)),
-                Work::Truncate(last, done) => self.step(done, |writer| writer.journal.truncate_after(last)),
+                Work::Truncate(last, done) => self.step(done, |writer| {
+                    writer.flush.synced.fetch_min(last.map_or(0, |last| last.index + 1), Ordering::AcqRel);
+                    writer.journal.truncate_after(last)
+                }),
                 Work::Purge(through, done) => self.step(done, |writer| writer.journal.purge(through)),
                 Work::Snapshot(bytes, done) => {
                     self.step(done, |writer| writer.snapshots.save(&bytes).map_err(JournalError::from));
@@ -242,6 +264,9 @@ impl Writer {
                 index.synced(*number, bytes, place.clone());
             }
             index.forget();
+            if let Some((last, _)) = batch.last() {
+                self.flush.synced.store(last + 1, Ordering::Release);
+            }
         }
         for flushed in waiting {
             flushed.io_completed(result.as_ref().map(|_| ()).map_err(|error| io::Error::other(error.to_string())));
@@ -259,9 +284,12 @@ impl Writer {
         if let Some(failed) = &self.failed {
             return Err(io::Error::other(format!("the store's log failed earlier: {failed}")));
         }
-        self.flush.busy_since.store(pgbaton_sys::clock::boottime(), Ordering::Release);
+        let began = pgbaton_sys::clock::boottime();
+        self.flush.busy_since.store(began, Ordering::Release);
         let result = step(self);
         self.flush.busy_since.store(0, Ordering::Release);
+        let took = pgbaton_sys::clock::boottime().saturating_sub(began);
+        self.flush.longest.fetch_max(took, Ordering::AcqRel);
         result.map_err(|error| {
             let text = match &error {
                 JournalError::Io(cause) => format!("{error}: {cause}"),

@@ -31,10 +31,15 @@ const _: () = assert!(
     "two lost heartbeats are no reason for an election"
 );
 
-/// A write of the log that takes longer than this makes the leader hand over: its disk would slow every change down.
+/// What a disk may take for one write without keeping the voters from electing: a candidate writes its own vote, then the others
+/// theirs, and openraft waits for all of that no longer than the shortest time of [`ELECTION_MS`].
+pub(crate) const VOTE_WITHIN: Duration = Duration::from_millis(ELECTION_MS.0 / 2);
+
+/// A write of the log that takes longer than this makes the leader hand over to a voter that has written the same already: its disk
+/// would slow every change down.
 pub(crate) const SLOW_FLUSH: Duration = Duration::from_secs(1);
 
-/// After this it stops leading by stopping Raft, if nobody took over; and until then it renews no lease, so that living
+/// After this it stops leading by stopping Raft, if one of the others has written it and nobody took over; and until then it renews no lease, so that living
 /// timers do not hide a dead disk.
 pub(crate) const STUCK_FLUSH: Duration = Duration::from_secs(5);
 

@@ -12,6 +12,7 @@ use crate::{LeaseId, Machine, Refusal};
 ///   follow:     granted leases begin, ended ones are dropped (after each applied command)
 ///   arrive -> extend: a renewal, counted from its arrival
 ///   due:        leases that ran out are marked; from then on nothing extends them, until the term ends
+///   end_term:   nothing is known any more, not even that a lease is gone
 /// ```
 ///
 /// **Bounds**, with the time measured by `CLOCK_BOOTTIME` of the leader: a lease never ends earlier than its time to live
@@ -22,7 +23,10 @@ use crate::{LeaseId, Machine, Refusal};
 /// out whether it still leads, because an end takes effect only by a committed command.
 #[derive(Debug, Default)]
 pub struct LeaseTimes {
+    /// The term that was led in last.
     term: u64,
+    /// It still is.
+    leads: bool,
     leases: BTreeMap<LeaseId, Timing>,
 }
 
@@ -46,12 +50,14 @@ impl LeaseTimes {
     pub fn begin_term(&mut self, term: u64, now: BootTime, machine: &Machine) {
         assert!(term >= self.term, "leadership went back from term {} to {term}", self.term);
         self.term = term;
+        self.leads = true;
         self.leases.clear();
         self.follow(now, machine);
     }
 
     /// This node does not lead any more: it says nothing about times.
     pub fn end_term(&mut self) {
+        self.leads = false;
         self.leases.clear();
     }
 
@@ -69,13 +75,13 @@ impl LeaseTimes {
         RenewalBarrier { term: self.term, arrived: now }
     }
 
-    /// Extends a lease after the barrier was passed in the same term; `None`: the term is another one, the renewal must be
-    /// tried again with the new leader. The caller has checked the holder in the applied state.
+    /// Extends a lease after the barrier was passed in the same term; `None`: the term is another one, or has ended, and the renewal
+    /// must be tried again with the new leader. The caller has checked the holder in the applied state.
     ///
     /// # Errors
     /// The lease does not exist, or its end was proposed.
     pub fn extend(&mut self, id: LeaseId, barrier: RenewalBarrier) -> Option<Result<(), Refusal>> {
-        if barrier.term != self.term {
+        if !self.leads || barrier.term != self.term {
             return None;
         }
         let Some(timing) = self.leases.get_mut(&id) else { return Some(Err(Refusal::LeaseNotFound(id))) };
@@ -146,6 +152,18 @@ mod tests {
         assert_eq!(times.extend(LeaseId(7), barrier), None, "a barrier of another term");
         assert!(times.due(BootTime(20 * SECOND)).is_empty());
         assert_eq!(times.expiry(LeaseId(7)), Some(BootTime(21 * SECOND)), "full time from the new term on");
+    }
+
+    #[test]
+    fn who_does_not_lead_any_more_refuses_nothing() {
+        let machine = machine_with(7, 10_000);
+        let mut times = LeaseTimes::default();
+        times.begin_term(1, BootTime(0), &machine);
+        let barrier = times.arrive(BootTime(SECOND));
+        times.end_term();
+        assert_eq!(times.extend(LeaseId(7), barrier), None, "the lease lives on with the next leader");
+        times.begin_term(1, BootTime(2 * SECOND), &machine);
+        assert_eq!(times.extend(LeaseId(7), barrier), Some(Ok(())), "it went on leading");
     }
 
     #[test]

@@ -116,6 +116,33 @@ async fn a_leader_with_a_slow_disk_hands_over() {
     cluster.shutdown().await;
 }
 
+/// As after a burst of writes to the one disk that all hosts have their data on: nobody could do better, and an election would have
+/// to wait for that disk, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_that_are_all_slow_keep_their_leader() {
+    let mut cluster = Cluster::new(3);
+    let disks: Vec<MemoryDisk> = (0..3).map(|member| cluster.on_memory(member)).collect();
+    for member in 0..3 {
+        cluster.start(member).await;
+    }
+    cluster.formed().await;
+    let leader = cluster.leader().await;
+    let before = cluster.stores[&leader].status();
+    for disk in &disks {
+        disk.set_delay(Duration::from_millis(1_700));
+    }
+    let follower = cluster.stores[&((leader + 1) % 3)].clone();
+    for number in 0..4 {
+        follower.txn(Txn::of(vec![Op::put("/a", number.to_string())]), DEADLINE).await.unwrap();
+    }
+    let after = cluster.stores[&leader].status();
+    assert_eq!((after.leader, after.term), (before.leader, before.term), "an election beside slow disks");
+    for disk in &disks {
+        disk.set_delay(Duration::ZERO);
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_change_costs_one_sync() {
     let directory = tempfile::tempdir().unwrap();

@@ -84,6 +84,45 @@ async fn leases_keep_their_time_when_the_leader_goes() {
     cluster.shutdown().await;
 }
 
+/// A renewal that is under way while the leadership is given away may fail, but must not be told that its lease is gone: its holder
+/// would give up a server that is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_renewal_is_refused_while_the_leadership_moves() {
+    let cluster = Cluster::started(3).await;
+    let mut leader = cluster.leader().await;
+    let store = cluster.stores[&((leader + 1) % 3)].clone();
+    let held = Held::take(store).await;
+    let renewal = || Renewal { lease: held.lease, leader_key: "/held".to_owned(), epoch_create_revision: held.created };
+    let renewing: Vec<_> = cluster
+        .stores
+        .values()
+        .flat_map(|store| std::iter::repeat_n(store, 20))
+        .map(|store| {
+            let (store, renewal) = (Arc::clone(store), renewal());
+            tokio::spawn(async move {
+                loop {
+                    let refused = store.renew(renewal.clone(), DEADLINE).await.err().filter(|e| e.refusal().is_some());
+                    if let Some(error) = refused {
+                        return error;
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..60 {
+        let next = cluster.stores[&((leader + 1) % 3)].status().node_id;
+        cluster.stores[&leader].node.raft.trigger().transfer_leader(next).await.unwrap();
+        leader = cluster.leader_but(Some(leader)).await;
+    }
+    for task in renewing {
+        task.abort();
+        if let Ok(error) = task.await {
+            panic!("a lease that was there: {error}");
+        }
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_keep_their_time_on_slow_disks() {
     let mut cluster = Cluster::new(3);
