@@ -69,6 +69,9 @@ pub(crate) fn raft_config() -> Config {
         state_machine_channel_size: Some(64),
         // An isolated voter must not drive its term up and depose a healthy leader when it is back.
         enable_pre_vote: Some(true),
+        // What was applied is in memory only, and which entries are committed is not written down: a leader that led on after a
+        // restart would answer from a state that it had yet to apply again.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }

@@ -84,6 +84,29 @@ async fn leases_keep_their_time_when_the_leader_goes() {
     cluster.shutdown().await;
 }
 
+/// What a leader has applied is in memory only: when it is back it must not lead on as if nothing had happened, and say that what it has
+/// not applied again does not exist.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_restarted_knows_what_it_had_acknowledged() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let held = Held::take(cluster.stores[&((leader + 1) % 3)].clone()).await;
+    for round in 0..10 {
+        let leader = cluster.leader().await;
+        let key = format!("/round/{round}");
+        cluster.stores[&leader].txn(Txn::of(vec![Op::put(&key, "there")]), DEADLINE).await.unwrap();
+        cluster.stop(leader).await;
+        let store = cluster.start(leader).await;
+        let renewal =
+            Renewal { lease: held.lease, leader_key: "/held".to_owned(), epoch_create_revision: held.created };
+        let (renewed, read) = tokio::join!(store.renew(renewal, DEADLINE), store.snapshot("/", DEADLINE));
+        renewed.unwrap();
+        let read = read.unwrap();
+        assert!(read.get(&key).is_some() && read.get("/held").is_some(), "round {round}: {read:?}");
+    }
+    cluster.shutdown().await;
+}
+
 /// A renewal that is under way while the leadership is given away may fail, but must not be told that its lease is gone: its holder
 /// would give up a server that is well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -336,7 +336,9 @@ impl Cluster {
         for member in &self.members {
             let log = fs::read(member.log()).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            let lines: Vec<_> = log.lines().collect();
+            // Whoever waits for a server asks it again and again.
+            let lines: Vec<_> =
+                log.lines().filter(|line| !line.contains("the database system is starting up")).collect();
             let end = &lines[lines.len().saturating_sub(LOG_TAIL)..];
             text.push_str(&format!("--- {} ({})\n{}\n", member.name, member.log().display(), end.join("\n")));
         }
