@@ -52,7 +52,9 @@ impl Healing {
         let ending = world.hosts.iter().any(|host| host.agent.orders.terminate);
         let starts = STARTED_WITHIN + if ending { ENDED_FOR } else { 0 };
         let leases = nanos(settings.ttl) + nanos(world.store.longest_ttl().max(settings.ttl));
-        let leader_by = world.now + leases + 2 * nanos(settings.retry_timeout) + servers + starts;
+        // A slow store takes its time for what has to be asked for.
+        let questions = 2 * nanos(settings.retry_timeout) + 20 * world.scenario.store_slowness;
+        let leader_by = world.now + leases + questions + servers + starts;
         let copies = 3 * world.scenario.copy_longest + world.scenario.checkpoint_longest;
         let followed_by = leader_by + 60 * SECOND + copies + servers;
         Self {

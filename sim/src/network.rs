@@ -19,6 +19,8 @@ pub(crate) struct Network {
     replication_cuts: Vec<u32>,
     /// Longest additional delay of a message between a member and the store.
     store_slowness: Vec<Time>,
+    /// The same by nature: no fault, and never over.
+    slow_by_nature: Time,
     /// Longest additional delay of a batch of WAL.
     pub(crate) replication_slowness: Time,
     /// Messages lost among peers and on the way to or from the store, per thousand.
@@ -26,14 +28,15 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network in which all is well.
-    pub(crate) fn new(members: usize) -> Self {
+    /// A network in which all is well; its store is slow by nature.
+    pub(crate) fn new(members: usize, slow_by_nature: Time) -> Self {
         Self {
             members,
             store_cuts: vec![0; members],
             peer_cuts: vec![0; members * members],
             replication_cuts: vec![0; members * members],
             store_slowness: vec![0; members],
+            slow_by_nature,
             replication_slowness: 0,
             loss: 0,
         }
@@ -63,7 +66,7 @@ impl Network {
 
     /// Undoes all faults.
     pub(crate) fn heal(&mut self) {
-        *self = Self::new(self.members);
+        *self = Self::new(self.members, self.slow_by_nature);
     }
 
     /// Whether the member reaches the store.
@@ -82,7 +85,7 @@ impl Network {
 
     /// How long a message to or from the store takes.
     pub(crate) fn store_delay(&self, member: usize, rng: &mut Rng) -> Time {
-        let slowness = self.store_slowness[member];
+        let slowness = self.store_slowness[member].max(self.slow_by_nature);
         let extra = if slowness == 0 { 0 } else { rng.within(slowness / 4..slowness) };
         rng.within(MILLISECOND / 5..3 * MILLISECOND) + extra
     }

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
+use pgbaton_core::lease::request_time;
 use pgbaton_core::{Bug, Bugs, Settings};
 
 use crate::faults::FaultKind;
 use crate::operator_model::OperatorKind;
 use crate::rng::Rng;
-use crate::time::{MILLISECOND, SECOND, Time};
+use crate::time::{MILLISECOND, SECOND, Time, nanos};
 
 /// What is drawn before a run begins: the cluster and which faults it may meet. Each fault and each operator is off in
 /// half of the runs: what is left out lets the rest get further (swarm testing).
@@ -39,6 +40,8 @@ pub(crate) struct Scenario {
     pub(crate) copy_longest: Time,
     /// The longest that the postmaster stays after its control file says "shut down".
     pub(crate) exit_longest: Time,
+    /// Longest additional delay of each message to and from the store, of a store that is slow but well.
+    pub(crate) store_slowness: Time,
     /// Known bug that is put back.
     pub(crate) bug: Option<Bug>,
 }
@@ -56,7 +59,7 @@ impl Scenario {
         });
         let settings = settings.collect();
         let half = |rng: &mut Rng, slow: Time, fast: Time| if rng.chance(500) { slow } else { fast };
-        Self {
+        let mut scenario = Self {
             members,
             settings,
             safety_phase: rng.within(40..120) * SECOND,
@@ -71,14 +74,27 @@ impl Scenario {
             checkpoint_longest: half(rng, 8 * SECOND, 300 * MILLISECOND),
             copy_longest: half(rng, 10 * SECOND, 3 * SECOND),
             exit_longest: half(rng, 12 * SECOND, 30 * MILLISECOND),
+            store_slowness: 0,
             bug,
+        };
+        if rng.chance(100) {
+            scenario.store_slowness = slow_store(&common);
+            // What is slow for one ttl is too slow for another.
+            scenario.operators.retain(|operator| *operator != OperatorKind::EditTtl);
         }
+        scenario
     }
 
     /// The settings that a newly started agent reads.
     pub(crate) fn settings_of(&self, member: usize) -> Settings {
         self.settings[member].clone()
     }
+}
+
+/// The slowest store that a cluster with these settings has to get along with: a request and its answer just within the time that it
+/// is tried, and within that which a lease leaves for it.
+fn slow_store(settings: &Settings) -> Time {
+    nanos(settings.retry_timeout.min(request_time(settings.ttl))) * 9 / 20
 }
 
 fn draw_settings(rng: &mut Rng, bug: Option<Bug>) -> Settings {

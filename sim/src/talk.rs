@@ -2,19 +2,32 @@
 
 use std::time::Duration;
 
-use pgbaton_core::lease::{RenewalTimes, base_to_raise, deadline};
+use pgbaton_core::lease::{RenewalTimes, base_to_raise, deadline, request_time, until_renewal};
 use pgbaton_core::observation::{Answer as ServerAnswer, Lease, PeerAnswer};
 use pgbaton_store::LeaseId;
 use pgbaton_types::{BootTime, Epoch};
 
 use crate::event::{Event, Purpose, Question};
-use crate::host::Held;
+use crate::host::{Held, Host};
 use crate::invariants::Moment;
 use crate::network::{Network, Traffic};
 use crate::postgres_model::Role;
 use crate::store_model::{Answer, Request};
-use crate::time::{MILLISECOND, nanos};
+use crate::time::{MILLISECOND, Time, nanos};
 use crate::world::{World, trace};
+
+/// How long a request is waited for.
+fn patience(host: &Host, purpose: &Purpose) -> Time {
+    let settings = &host.agent.settings;
+    nanos(match purpose {
+        Purpose::Acquire { .. } => 2 * request_time(settings.ttl),
+        Purpose::Renew => {
+            let granted = host.agent.lease.map_or(settings.ttl, |held| held.lease.granted);
+            settings.retry_timeout.min(request_time(granted))
+        }
+        _ => settings.retry_timeout,
+    })
+}
 
 /// Two times this many bytes may be missing in a candidate's replay when it says that it is ready.
 const CLOSE_BYTES: u64 = 1 << 20;
@@ -39,14 +52,18 @@ impl World {
     pub(crate) fn send(&mut self, member: usize, purpose: Purpose, request: Request) {
         let host = &self.hosts[member];
         let (life, sent) = (host.agent.life, host.clock.read(self.now));
-        let patience = nanos(host.agent.settings.retry_timeout);
+        let patience = patience(host, &purpose);
         let give_up = self.now + patience;
         let lost = !self.network.reaches_store(member) || self.network.loses(&mut self.rng);
         if lost {
             self.after(patience, Event::StoreReply { member, life, sent, purpose, answer: None });
             return;
         }
-        let delay = self.network.store_delay(member, &mut self.rng);
+        let mut delay = self.network.store_delay(member, &mut self.rng);
+        if matches!(purpose, Purpose::Acquire { .. }) {
+            // The lease is granted first; the second request hangs the key on it.
+            delay += self.network.store_delay(member, &mut self.rng) + self.network.store_delay(member, &mut self.rng);
+        }
         let request = Box::new(request);
         self.after(delay, Event::StoreArrive { member, life, sent, purpose, request, give_up });
     }
@@ -180,7 +197,8 @@ impl World {
             if !host.agent.settings.paused {
                 self.guard_arm(member, epoch, until);
             }
-            let first = nanos(pgbaton_core::lease::renew_period(&self.hosts[member].agent.settings));
+            let host = &self.hosts[member];
+            let first = nanos(until_renewal(host.clock.read(now), &held.lease, &host.agent.settings));
             self.schedule_renewal(member, first);
         } else {
             trace!(self, "{}: agent: did not get the lease", self.names[member]);

@@ -119,7 +119,7 @@ impl World {
         let store = StoreModel::new(clock(&mut rng));
         let mut world = Self {
             now: 0,
-            network: Network::new(scenario.members),
+            network: Network::new(scenario.members, scenario.store_slowness),
             damage: Damage::default(),
             healing: None,
             trace: keep_trace.then(Vec::new),

@@ -131,8 +131,9 @@ pub(crate) async fn keep(context: Arc<Context>) {
         let period = lease::renew_period(&settings);
         let Some(held) = context.lease.valid(now, settings.paused) else {
             context.lease.changed.notified().await;
-            // The deadline of a new lease was reckoned when it was acquired: the first renewal has a period's time.
-            sleep(period).await;
+            if let Some(held) = context.lease.any() {
+                sleep(lease::until_renewal(clock::now(), &held.lease, &settings)).await;
+            }
             continue;
         };
         if !context.lease.may_renew(now, settings.retry_timeout.max(settings.loop_wait * 2)) {
@@ -159,7 +160,7 @@ async fn renew(context: &Context, held: Held) -> Renewed {
         Renewal { lease: held.id, leader_key: context.key(keys::LEADER), epoch_create_revision: held.lease.created };
     context.lease.renewing.store(true, Ordering::SeqCst);
     // Any single try may hang on a voter that is gone: another one is made well before the lease ends.
-    let limit = deadline.min(held.lease.granted / 4).max(Duration::from_millis(10));
+    let limit = deadline.min(lease::request_time(held.lease.granted)).max(Duration::from_millis(10));
     let result = timeout(limit, context.store.renew(renewal, limit)).await;
     context.lease.renewing.store(false, Ordering::SeqCst);
     match result {

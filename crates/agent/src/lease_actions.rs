@@ -15,7 +15,8 @@ use crate::keys;
 use crate::state::{KeptLease, StateError};
 
 /// How long the loop waits for the store in one action. Longer than an answer takes in a store that is well; the next decision sees what
-/// is there.
+/// is there, also when the store did it later. A lease is of use only to who has heard that it was granted: for it
+/// [`lease::request_time`] counts.
 pub(crate) const ACTION_TIME: Duration = Duration::from_millis(1000);
 
 /// Why an action on the lease did not do what it should.
@@ -58,11 +59,12 @@ pub(crate) async fn acquire(
     seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
-    let base = raise_base(context, promised, seen.initialize).await?;
+    let limit = lease::request_time(ttl).max(ACTION_TIME);
+    let base = raise_base(context, promised, seen.initialize, limit).await?;
     let sent = clock::now();
     context.lease.attempt(sent + ttl);
-    let granted = context.store.lease_grant(ttl, ACTION_TIME).await?;
-    let created = match create(context, granted.id, reserve, seen, base).await {
+    let granted = context.store.lease_grant(ttl, limit).await?;
+    let created = match create(context, granted.id, reserve, seen, base, limit).await {
         Ok(created) => created,
         Err(error) => {
             if matches!(error, LeaseActionError::Overtaken) {
@@ -109,6 +111,7 @@ async fn create(
     reserve: TimelineId,
     seen: Seen,
     base: Compare,
+    limit: Duration,
 ) -> Result<Created, LeaseActionError> {
     let (leader, timelines) = (context.key(keys::LEADER), context.key(keys::TIMELINES));
     let initialize = context.key(keys::INITIALIZE);
@@ -126,19 +129,21 @@ async fn create(
             Op::get(context.key(keys::BASE)),
         ],
     );
-    match context.store.txn(txn, ACTION_TIME).await {
+    match context.store.txn(txn, limit).await {
         Ok(result) if result.succeeded => Ok(Created { revision: result.revision, base: base_in(&result.responses) }),
         Ok(_) => Err(LeaseActionError::Overtaken),
-        Err(error) if error.is_indeterminate() => read_back(context, id).await?.ok_or(LeaseActionError::Store(error)),
+        Err(error) if error.is_indeterminate() => {
+            read_back(context, id, limit).await?.ok_or(LeaseActionError::Store(error))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 /// After an answer that got lost: whether the key is there and hangs on this lease.
-async fn read_back(context: &Context, id: LeaseId) -> Result<Option<Created>, LeaseActionError> {
+async fn read_back(context: &Context, id: LeaseId, limit: Duration) -> Result<Option<Created>, LeaseActionError> {
     let leader = context.key(keys::LEADER);
     let read = Txn::of(vec![Op::get(&leader), Op::get(context.key(keys::BASE))]);
-    let result = context.store.txn(read, ACTION_TIME).await?;
+    let result = context.store.txn(read, limit).await?;
     let found = result.responses.iter().find_map(|response| match response {
         OpResponse::Got(Some(pair)) if pair.key == leader && pair.lease == Some(id) => Some(pair.create_revision),
         _ => None,
@@ -156,7 +161,12 @@ fn base_in(responses: &[OpResponse]) -> u64 {
 
 /// An epoch is never below one that was promised, also in a store that was restored or exchanged. Returns what the
 /// transaction that takes the lease compares: the base is still the one that was reckoned with.
-async fn raise_base(context: &Context, promised: Epoch, initialize: Initialize) -> Result<Compare, LeaseActionError> {
+async fn raise_base(
+    context: &Context,
+    promised: Epoch,
+    initialize: Initialize,
+    limit: Duration,
+) -> Result<Compare, LeaseActionError> {
     let seen = context.view.get();
     let base = keys::base(&seen.keys);
     let key = context.key(keys::BASE);
@@ -165,7 +175,7 @@ async fn raise_base(context: &Context, promised: Epoch, initialize: Initialize) 
     let Some(needed) = lease::base_to_raise(promised, base, seen.revision, initialize) else { return Ok(as_seen) };
     let value = needed.to_string();
     let txn = Txn::when(vec![as_seen, Compare::absent(context.key(keys::LEADER))], vec![Op::put(&key, value.clone())]);
-    let result = context.store.txn(txn, ACTION_TIME).await?;
+    let result = context.store.txn(txn, limit).await?;
     let raised = Compare::Value { key, value: value.into_bytes() };
     if result.succeeded { Ok(raised) } else { Err(LeaseActionError::Overtaken) }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgbaton_types::{BootTime, Epoch, Revision};
 
 use crate::bugs::{Bug, Bugs};
-use crate::observation::Initialize;
+use crate::observation::{Initialize, Lease};
 use crate::settings::Settings;
 
 /// Share of a granted ttl that its holder may use, in parts per thousand: twice the rate error of 1/1000 that two
@@ -51,6 +51,20 @@ pub fn soft_deadline(deadline: BootTime, granted: Duration) -> BootTime {
 /// lease ends after 9.5 s).
 pub fn renew_period(settings: &Settings) -> Duration {
     RENEW_PERIOD_MIN.max(settings.loop_wait.min(settings.ttl / 10))
+}
+
+/// Time until a lease that was just taken is renewed for the first time: a period after it was asked for, which in a slow store may
+/// be long ago.
+pub fn until_renewal(now: BootTime, lease: &Lease, settings: &Settings) -> Duration {
+    let asked = lease.deadline + settings.kill_time - lease.granted * USABLE_PER_MILLE / 1000;
+    renew_period(settings).saturating_sub(now.since(asked))
+}
+
+/// How long the store may take for one request that takes or keeps a lease of this ttl. Taking it needs two of them and keeping it
+/// one more, before the agent stops the server by itself: a fifth is the most that the shortest lease leaves for each. Less would
+/// leave the lease of a store that is slow, but answers, to nobody.
+pub fn request_time(ttl: Duration) -> Duration {
+    ttl / 5
 }
 
 /// To what the base of epochs has to be raised before a lease is taken, so that its epoch is above `above`; none: it
@@ -101,6 +115,28 @@ mod tests {
             [None, Some(6), None]
         );
         assert_eq!(base_to_raise(Epoch(60), 5, Revision(10), known), Some(60));
+    }
+
+    #[test]
+    fn a_lease_that_took_its_time_is_renewed_the_sooner() {
+        let settings = Settings::default();
+        let times = RenewalTimes { sent: BootTime(100 * SECOND), answered: BootTime(103 * SECOND) };
+        let granted = Duration::from_secs(10);
+        let deadline = deadline(times, granted, &settings);
+        let lease = Lease { epoch: Epoch(5), created: Revision(5), granted, deadline };
+        let until = |millis: u64| until_renewal(BootTime(millis * 1_000_000), &lease, &settings).as_millis();
+        assert_eq!([until(100_000), until(100_400), until(103_000)], [1000, 600, 0]);
+    }
+
+    #[test]
+    fn a_slow_store_leaves_time_to_take_and_to_renew_a_lease() {
+        for (ttl, kill_time) in [(5, 1000), (5, 500), (10, 1000), (30, 1000)] {
+            let settings = Settings { kill_time: Duration::from_millis(kill_time), ..Settings::default() };
+            let ttl = Duration::from_secs(ttl);
+            let times = RenewalTimes { sent: BootTime(0), answered: BootTime(0) };
+            let stops = soft_deadline(deadline(times, ttl, &settings), ttl);
+            assert!(BootTime(0) + request_time(ttl) * 3 < stops, "{ttl:?}");
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Monitor {
             ("S9", Box::new(s9::OneIdentity)),
             ("S12", Box::new(s12::BornStandby::new(members))),
             ("S14", Box::new(s14::RejoinProven)),
-            ("S17", Box::new(s17::OperatorsWord)),
+            ("S17", Box::new(s17::OperatorsWord::default())),
             ("S18", Box::new(s18::GuardOutlives)),
             ("S19", Box::new(s19::LastProvenRole::new(members))),
             ("L1", Box::new(l1::OneLeader)),

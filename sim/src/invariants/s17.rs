@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use pgbaton_core::{Action, OperationKind};
+use pgbaton_types::{MemberName, Revision};
 
 use super::{Chronicle, Invariant, Moment, name};
 use crate::world::World;
@@ -7,8 +10,11 @@ use crate::world::World;
 /// the cluster is paused, nothing is promoted, stopped or rebuilt unless an operator asked for it.
 ///
 /// Losing rows in a planned switchover is the failure that users forgive least.
-#[derive(Debug)]
-pub(crate) struct OperatorsWord;
+#[derive(Debug, Default)]
+pub(crate) struct OperatorsWord {
+    /// What each member has last given to whom, rightly: the request may have to be repeated, when the successor has lost its data.
+    given: BTreeMap<usize, (Revision, MemberName)>,
+}
 
 impl Invariant for OperatorsWord {
     fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
@@ -16,12 +22,19 @@ impl Invariant for OperatorsWord {
         let host = &world.hosts[*member];
         let me = name(world, *member);
         match action {
-            Action::ReleaseLease { successor: Some(successor), .. } => {
+            Action::ReleaseLease { successor: Some(successor), created } => {
+                let given = (*created, successor.clone());
+                if self.given.get(member) == Some(&given) {
+                    return Ok(());
+                }
                 let other = world.index_of(successor).and_then(|other| world.hosts[other].postgres.data.as_ref());
                 match (&host.postgres.data, other) {
                     // A directory that was lost since proves nothing either way.
                     (None, _) => Ok(()),
-                    (Some(own), Some(other)) if other.wal.holds_all_of(&own.wal) => Ok(()),
+                    (Some(own), Some(other)) if other.wal.holds_all_of(&own.wal) => {
+                        self.given.insert(*member, given);
+                        Ok(())
+                    }
                     _ => Err(format!("{me} hands over to {successor}, which does not hold everything")),
                 }
             }
@@ -53,7 +66,6 @@ impl Invariant for OperatorsWord {
 #[cfg(test)]
 mod tests {
     use pgbaton_core::StopMode;
-    use pgbaton_types::Revision;
 
     use super::super::testing::Stage;
     use super::*;
@@ -64,9 +76,11 @@ mod tests {
         stage.data(0, 10);
         stage.data(1, 10);
         let successor = Some(stage.world.names[1].clone());
-        let action = Action::ReleaseLease { created: Revision(1), successor };
-        assert_eq!(stage.executing(0, &action), None);
+        let release = |created| Action::ReleaseLease { created: Revision(created), successor: successor.clone() };
+        assert_eq!(stage.executing(0, &release(1)), None);
         stage.data(1, 9);
+        assert_eq!(stage.executing(0, &release(1)), None, "it was right when it was begun");
+        let action = release(2);
         assert_eq!(stage.executing(0, &action).as_deref(), Some("S17"));
     }
 

@@ -8,7 +8,6 @@ use pgbaton_store::{Compare, Op, Txn};
 use super::OperationError;
 use crate::context::Context;
 use crate::keys;
-use crate::lease_actions::ACTION_TIME;
 use crate::observe;
 use crate::spec::options;
 
@@ -39,7 +38,7 @@ pub(crate) async fn publish_config(context: &Context) -> Result<(), pgbaton_stor
     let key = context.key(keys::CONFIG);
     let document = pgbaton_api::to_compact(&context.config().dynamic.document).unwrap_or_default();
     let txn = Txn::when(vec![Compare::absent(&key)], vec![Op::put(&key, document)]);
-    context.store.txn(txn, ACTION_TIME).await?;
+    context.store.txn(txn, context.config().settings.retry_timeout).await?;
     Ok(())
 }
 
