@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgbaton_core::lease::request_time;
+use pgbaton_core::lease::acquire_time;
 use pgbaton_core::{Bug, Bugs, Settings};
 
 use crate::faults::FaultKind;
@@ -91,10 +91,10 @@ impl Scenario {
     }
 }
 
-/// The slowest store that a cluster with these settings has to get along with: a request and its answer just within the time that it
-/// is tried, and within that which a lease leaves for it.
+/// The slowest store that a cluster with these settings has to get along with: a request and its answer come just within the time that
+/// taking a lease leaves for it.
 fn slow_store(settings: &Settings) -> Time {
-    nanos(settings.retry_timeout.min(request_time(settings.ttl))) * 9 / 20
+    nanos(acquire_time(settings)) * 9 / 20
 }
 
 fn draw_settings(rng: &mut Rng, bug: Option<Bug>) -> Settings {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgbaton_core::lease::{RenewalTimes, base_to_raise, deadline, request_time, until_renewal};
+use pgbaton_core::lease::{RenewalTimes, acquire_time, base_to_raise, deadline, request_time, until_renewal};
 use pgbaton_core::observation::{Answer as ServerAnswer, Lease, PeerAnswer};
 use pgbaton_store::LeaseId;
 use pgbaton_types::{BootTime, Epoch};
@@ -20,7 +20,7 @@ use crate::world::{World, trace};
 fn patience(host: &Host, purpose: &Purpose) -> Time {
     let settings = &host.agent.settings;
     nanos(match purpose {
-        Purpose::Acquire { .. } => 2 * request_time(settings.ttl),
+        Purpose::Acquire { .. } => 2 * acquire_time(settings),
         Purpose::Renew => {
             let granted = host.agent.lease.map_or(settings.ttl, |held| held.lease.granted);
             settings.retry_timeout.min(request_time(granted))
@@ -64,6 +64,10 @@ impl World {
             // The lease is granted first; the second request hangs the key on it.
             delay += self.network.store_delay(member, &mut self.rng) + self.network.store_delay(member, &mut self.rng);
         }
+        if delay > patience {
+            // It arrives all the same, when nobody waits any more.
+            self.after(patience, Event::StoreReply { member, life, sent, purpose, answer: None });
+        }
         let request = Box::new(request);
         self.after(delay, Event::StoreArrive { member, life, sent, purpose, request, give_up });
     }
@@ -78,10 +82,13 @@ impl World {
         request: &Request,
         give_up: u64,
     ) {
+        let awaited = self.now <= give_up;
         let wait_for_nothing = give_up.saturating_sub(self.now);
         let reaches = self.hosts[member].up && self.network.reaches_store(member);
         if !reaches || !self.store_serves() {
-            self.after(wait_for_nothing, Event::StoreReply { member, life, sent, purpose, answer: None });
+            if awaited {
+                self.after(wait_for_nothing, Event::StoreReply { member, life, sent, purpose, answer: None });
+            }
             return;
         }
         let before = self.store.revision();
@@ -96,6 +103,9 @@ impl World {
             self.store_changed();
         }
         self.schedule_expiry();
+        if !awaited {
+            return;
+        }
         let indeterminate = self.damage.indeterminate && self.rng.chance(300);
         let delay = self.network.store_delay(member, &mut self.rng);
         let too_late = self.now + delay > give_up;

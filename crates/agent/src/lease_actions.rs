@@ -16,7 +16,7 @@ use crate::state::{KeptLease, StateError};
 
 /// How long the loop waits for the store in one action. Longer than an answer takes in a store that is well; the next decision sees what
 /// is there, also when the store did it later. A lease is of use only to who has heard that it was granted: for it
-/// [`lease::request_time`] counts.
+/// [`lease::acquire_time`] counts.
 pub(crate) const ACTION_TIME: Duration = Duration::from_millis(1000);
 
 /// Why an action on the lease did not do what it should.
@@ -59,7 +59,7 @@ pub(crate) async fn acquire(
     seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
-    let limit = lease::request_time(ttl).max(ACTION_TIME);
+    let limit = lease::acquire_time(&context.config().settings).max(ACTION_TIME);
     let base = raise_base(context, promised, seen.initialize, limit).await?;
     let sent = clock::now();
     context.lease.attempt(sent + ttl);

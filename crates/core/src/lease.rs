@@ -67,6 +67,12 @@ pub fn request_time(ttl: Duration) -> Duration {
     ttl / 5
 }
 
+/// How long each of the two requests that take a lease may take: nothing else is decided meanwhile, so that both have to fit into the
+/// time for which the store is tried.
+pub fn acquire_time(settings: &Settings) -> Duration {
+    request_time(settings.ttl).min(settings.retry_timeout / 2)
+}
+
 /// To what the base of epochs has to be raised before a lease is taken, so that its epoch is above `above`; none: it
 /// need not be. `base` and `revision` are the store's as they were seen, and the transaction that takes the lease compares
 /// the base once more. A store without the cluster's identity may be wiped again before that, and its revisions begin

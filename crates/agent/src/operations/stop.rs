@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgbaton_core::StopMode;
 use pgbaton_core::observation::Outcome;
 use pgbaton_postgres::{shutdown_checkpoint, wait_shut_down};
+use pgbaton_types::BootTime;
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
@@ -56,8 +57,9 @@ async fn fast(context: &Context) -> Result<(), OperationError> {
     if context.guard.status()?.postmaster.is_some() {
         context.guard.signal(SIGINT)?;
     }
-    let within = patience(context);
-    if unimpeded(&context.data_dir(), Grace::of_stop(within), wait_empty(context, within)).await? {
+    let limit = Limit::of_stop(context);
+    let grace = Grace::of_stop(limit.end(context).since(clock::now()));
+    if unimpeded(&context.data_dir(), grace, empty_before(context, limit)).await? {
         return Ok(());
     }
     if context.guard.status()?.postmaster.is_some() {
@@ -69,12 +71,31 @@ async fn fast(context: &Context) -> Result<(), OperationError> {
     kill(context).await
 }
 
-/// How long a fast stop may take. Under a lease it must be over before the guard kills; without one only the disk is waited for.
-fn patience(context: &Context) -> Duration {
-    let (config, now) = (context.config(), clock::now());
-    match context.lease.valid(now, config.settings.paused) {
-        Some(held) => config.settings.retry_timeout.min(held.lease.deadline.since(now)),
-        None => config.spec.pg_ctl_timeout,
+/// How long a fast stop may take.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    begun: BootTime,
+    leased: bool,
+}
+
+impl Limit {
+    fn of_stop(context: &Context) -> Self {
+        let now = clock::now();
+        Self { begun: now, leased: context.lease.valid(now, context.config().settings.paused).is_some() }
+    }
+
+    /// The end as it stands now. Under a lease the stop must be over before the guard kills; while that is renewed, as in a restart that an
+    /// operator asked for, the checkpoint has as much time as without one.
+    fn end(self, context: &Context) -> BootTime {
+        let config = context.config();
+        let longest = self.begun + config.spec.pg_ctl_timeout;
+        match context.lease.valid(clock::now(), config.settings.paused) {
+            // Nobody enforces anything.
+            _ if config.settings.paused => longest,
+            Some(held) => longest.min(held.lease.deadline),
+            None if self.leased => self.begun,
+            None => longest,
+        }
     }
 }
 
@@ -93,9 +114,17 @@ pub(super) async fn kill(context: &Context) -> Result<(), OperationError> {
 }
 
 pub(super) async fn wait_empty(context: &Context, within: Duration) -> Result<bool, OperationError> {
-    let begin = clock::now();
+    let end = clock::now() + within;
+    wait_empty_until(context, || end).await
+}
+
+async fn empty_before(context: &Context, limit: Limit) -> Result<bool, OperationError> {
+    wait_empty_until(context, || limit.end(context)).await
+}
+
+async fn wait_empty_until(context: &Context, end: impl Fn() -> BootTime) -> Result<bool, OperationError> {
     while context.guard.status()?.tree_alive {
-        if clock::now().since(begin) >= within {
+        if clock::now().reached(end()) {
             return Ok(false);
         }
         sleep(LOOK_INTERVAL).await;
@@ -107,7 +136,8 @@ pub(super) async fn wait_empty(context: &Context, within: Duration) -> Result<bo
 /// backends, which nobody else would end.
 async fn stop_stranger(context: &Context, pid: i32, mode: StopMode) -> Result<(), OperationError> {
     let data_dir = context.data_dir();
-    let kindly = if mode == StopMode::Kill { Duration::ZERO } else { patience(context) };
+    let longest = Limit::of_stop(context).end(context).since(clock::now());
+    let kindly = if mode == StopMode::Kill { Duration::ZERO } else { longest };
     for (signal, within) in [(Signal::INT, kindly), (Signal::QUIT, QUIT_TIME * 5)] {
         unguarded::signal(pid, &data_dir, signal).map_err(|source| OperationError::Signal { pid, source })?;
         let gone = async {
