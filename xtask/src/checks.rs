@@ -91,8 +91,9 @@ impl Tally {
     /// Reads the summaries of cargo-nextest (one) and of cargo's own harness (one for each test binary).
     fn read(output: &str) -> Self {
         let mut tally = Self::default();
-        for line in output.lines().map(str::trim) {
+        for line in output.lines() {
             if let Some((_, summary)) = line
+                .trim_start()
                 .strip_prefix("Summary [")
                 .and_then(|rest| rest.split_once("tests run:").or(rest.split_once("test run:")))
             {
@@ -104,6 +105,7 @@ impl Tally {
                     .sum::<usize>();
                 tally.skipped += number_before(summary, "skipped");
             } else if let Some(summary) = line.strip_prefix("test result: ") {
+                // Not indented: that is what nextest repeats of a test that failed.
                 tally.passed += number_before(summary, "passed");
                 tally.failed += number_before(summary, "failed");
                 tally.skipped += number_before(summary, "ignored");
@@ -127,6 +129,8 @@ mod tests {
     fn the_summary_of_nextest_is_read() {
         let output = "     Summary [   1.204s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped\n";
         assert_eq!(Tally::read(output), Tally { passed: 9, failed: 3, skipped: 4 });
+        let repeated = format!("    test result: FAILED. 0 passed; 1 failed; 0 ignored\n{output}");
+        assert_eq!(Tally::read(&repeated), Tally { passed: 9, failed: 3, skipped: 4 }, "one failure, counted once");
     }
 
     #[test]
