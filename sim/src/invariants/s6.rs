@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgbaton_types::{Epoch, HistoryEntry, SystemId, TimelineId};
 
@@ -13,6 +13,8 @@ use crate::world::World;
 pub(crate) struct NumbersOnce {
     highest: Epoch,
     timelines: BTreeMap<(SystemId, TimelineId), (usize, Option<HistoryEntry>)>,
+    /// Numbers that an operator took by hand, which was given to nobody: of two timelines one may be his.
+    by_hand: BTreeSet<(SystemId, TimelineId)>,
 }
 
 impl Invariant for NumbersOnce {
@@ -35,11 +37,12 @@ impl Invariant for NumbersOnce {
                     let copy = host.postgres.data.as_ref().filter(|copy| copy.system_id == data.system_id);
                     other != *member && copy.is_some_and(|copy| copy.history.end_of(*timeline).is_some())
                 });
-                // A number that an operator takes by hand was given to nobody: of two timelines one may be his.
+                let number = (data.system_id, *timeline);
                 if world.hosts[*member].postgres.running().is_some_and(|running| running.by_hand) {
+                    self.by_hand.insert(number);
                     return Ok(());
                 }
-                let known = self.timelines.get(&(data.system_id, *timeline)).filter(|_| copied);
+                let known = self.timelines.get(&number).filter(|_| copied && !self.by_hand.contains(&number));
                 if let Some((first, _)) = known {
                     return Err(format!(
                         "{} has made timeline {timeline}, which {} made before",
@@ -47,7 +50,7 @@ impl Invariant for NumbersOnce {
                         name(world, *first)
                     ));
                 }
-                self.timelines.insert((data.system_id, *timeline), made);
+                self.timelines.insert(number, made);
             }
             _ => {}
         }
