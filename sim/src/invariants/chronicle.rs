@@ -72,6 +72,11 @@ impl Chronicle {
         self.directory_lost.is_some_and(|lost| world.now - lost <= known_after)
     }
 
+    /// A directory was lost no longer ago than that.
+    pub(crate) fn directory_lost_within(&self, world: &World, time: Time) -> bool {
+        self.directory_lost.is_some_and(|lost| world.now - lost <= time)
+    }
+
     /// The newest grant.
     pub(crate) fn last_grant(&self) -> Option<&Grant> {
         self.grants.last()

@@ -4,7 +4,11 @@ use pgbaton_core::{Action, OperationKind};
 use pgbaton_types::{MemberName, Revision};
 
 use super::{Chronicle, Invariant, Moment, name};
+use crate::time::{MILLISECOND, Time};
 use crate::world::World;
+
+/// How long ago a proof may have been true that arrives now: its way, and a decision.
+const PROOF_TRAVELS: Time = 100 * MILLISECOND;
 
 /// **S17**: a planned switchover gives the lease only to a member that holds everything the old primary ever wrote; while
 /// the cluster is paused, nothing is promoted, stopped or rebuilt unless an operator asked for it.
@@ -17,7 +21,7 @@ pub(crate) struct OperatorsWord {
 }
 
 impl Invariant for OperatorsWord {
-    fn check(&mut self, moment: &Moment<'_>, world: &World, _past: &Chronicle) -> Result<(), String> {
+    fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
         let Moment::Executing { member, action } = moment else { return Ok(()) };
         let host = &world.hosts[*member];
         let me = name(world, *member);
@@ -31,6 +35,8 @@ impl Invariant for OperatorsWord {
                 match (&host.postgres.data, other) {
                     // A directory that was lost since proves nothing either way.
                     (None, _) => Ok(()),
+                    // Its proof was on its way when an operator took its directory away.
+                    (_, None) if past.directory_lost_within(world, PROOF_TRAVELS) => Ok(()),
                     (Some(own), Some(other)) if other.wal.holds_all_of(&own.wal) => {
                         self.given.insert(*member, given);
                         Ok(())
