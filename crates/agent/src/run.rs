@@ -97,9 +97,10 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     let Loaded { local, initial_dynamic, .. } = loaded;
     let (events, queue) = mpsc::channel(EVENTS_MAX);
     let data_dir = local.postgresql.data_dir.clone();
+    let services = services()?;
+    take_signals(&services, &events)?;
     let guard = guard_client(&events, &data_dir)?;
     let lock = startup::lock_data_dir(&data_dir)?;
-    let services = services()?;
     let store_thread = StoreThread::start(STACK_BYTES)
         .map_err(|source| StartError::System { what: "start the thread of its store", source })?;
     let dynamic = settings::cached(&data_dir).unwrap_or(initial_dynamic);
@@ -247,14 +248,21 @@ fn spawn_tasks(
         .stack_size(STACK_BYTES / 4)
         .spawn(move || receive_guard_events(&guard))
         .map_err(failed("start a thread"))?;
+    Ok(())
+}
+
+/// Passes signals on to the loop, from now on: whoever ends this agent while it still begins shall not be told that it failed.
+fn take_signals(services: &Runtime, events: &mpsc::Sender<Event>) -> Result<(), StartError> {
+    let _inside = services.enter();
     for (kind, terminate) in
         [(SignalKind::terminate(), true), (SignalKind::interrupt(), true), (SignalKind::hangup(), false)]
     {
-        let mut signals = signal(kind).map_err(failed("receive signals"))?;
-        let context = Arc::clone(context);
+        let mut signals = signal(kind).map_err(|source| StartError::System { what: "receive signals", source })?;
+        let events = events.clone();
         services.spawn(async move {
             while signals.recv().await.is_some() {
-                context.wake(if terminate { Event::Terminate } else { Event::Reload });
+                // It fails when the loop has ended, which is what is wanted, or has not to be told any more.
+                let _ = events.send(if terminate { Event::Terminate } else { Event::Reload }).await;
             }
         });
     }
