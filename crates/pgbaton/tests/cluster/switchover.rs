@@ -92,7 +92,11 @@ fn other_of(one: usize, two: usize) -> usize {
 
 #[test]
 fn a_standby_that_takes_no_more_wal_holds_no_stop_of_the_primary_up() {
-    let cluster = healthy();
+    // A stop may take as long as this allows: on a busy machine the least that is possible is not enough for anything.
+    let patient = pgbaton_testkit::cluster::Options { ttl: 10.0, retry_timeout: 4.0, ..Default::default() };
+    let mut cluster = super::prepared(patient);
+    cluster.start_all().unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
     let writer = writing(&cluster);
     let old = cluster.wait_primary(LIMIT).unwrap();
     let [new, third] = others(old);
