@@ -28,7 +28,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network in which all is well; its store is slow by nature.
+    /// A network in which all is well, with a store that may be slow by nature.
     pub(crate) fn new(members: usize, slow_by_nature: Time) -> Self {
         Self {
             members,

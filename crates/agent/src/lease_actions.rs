@@ -59,7 +59,7 @@ pub(crate) async fn acquire(
     seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
-    let limit = lease::acquire_time(&context.config().settings).max(ACTION_TIME);
+    let limit = lease::acquire_time(&context.config().settings);
     let base = raise_base(context, promised, seen.initialize, limit).await?;
     let sent = clock::now();
     context.lease.attempt(sent + ttl);

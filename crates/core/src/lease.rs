@@ -23,6 +23,9 @@ const STOP_GRACE_MAX: Duration = Duration::from_millis(1500);
 /// Two renewals are at least this far apart: more often would load the store without making the lease any safer.
 const RENEW_PERIOD_MIN: Duration = Duration::from_millis(500);
 
+/// A request that takes a lease has at least this long: longer than an answer takes in a store that is well.
+const ACQUIRE_TIME_MIN: Duration = Duration::from_secs(1);
+
 /// The moments of one renewal that a deadline may be reckoned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenewalTimes {
@@ -68,9 +71,9 @@ pub fn request_time(ttl: Duration) -> Duration {
 }
 
 /// How long each of the two requests that take a lease may take: nothing else is decided meanwhile, so that both have to fit into the
-/// time for which the store is tried.
+/// time for which the store is tried, unless that is shorter than the store takes when it is well.
 pub fn acquire_time(settings: &Settings) -> Duration {
-    request_time(settings.ttl).min(settings.retry_timeout / 2)
+    request_time(settings.ttl).min(settings.retry_timeout / 2).max(ACQUIRE_TIME_MIN)
 }
 
 /// To what the base of epochs has to be raised before a lease is taken, so that its epoch is above `above`; none: it

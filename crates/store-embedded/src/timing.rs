@@ -39,8 +39,8 @@ pub(crate) const VOTE_WITHIN: Duration = Duration::from_millis(ELECTION_MS.0 / 2
 /// would slow every change down.
 pub(crate) const SLOW_FLUSH: Duration = Duration::from_secs(1);
 
-/// After this it stops leading by stopping Raft, if one of the others has written it and nobody took over; and until then it renews no lease, so that living
-/// timers do not hide a dead disk.
+/// After this it stops leading by stopping Raft, if one of the others has written it and nobody took over; and from then on it renews
+/// no lease, so that living timers do not hide a dead disk.
 pub(crate) const STUCK_FLUSH: Duration = Duration::from_secs(5);
 
 /// How many entries after a snapshot the next one is made.
