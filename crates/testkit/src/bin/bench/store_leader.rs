@@ -18,8 +18,9 @@ const ELECTION: Duration = Duration::from_secs(15);
 /// How long the primary's host must have led before it counts as staying: the store looks at it ten times in a second.
 const STAYS: Duration = Duration::from_millis(600);
 
-/// Elections that are tried; each goes to either of two hosts.
-const ELECTIONS_MAX: usize = 20;
+/// Elections that are tried; each goes to either of two hosts, and the right one has to win twice: after the first time it gives the
+/// leadership away. Twenty were too few once in some fifty times.
+const ELECTIONS_MAX: usize = 60;
 
 /// After so many that the primary's host has lost, its voter draws anew.
 const LOST_MAX: usize = 3;
