@@ -19,7 +19,7 @@ const ELECTION: Duration = Duration::from_secs(15);
 const STAYS: Duration = Duration::from_millis(600);
 
 /// Elections that are tried; each goes to either of two hosts, and the right one has to win twice: after the first time it gives the
-/// leadership away. Twenty were too few once in some fifty times.
+/// leadership away. Twenty have been too few.
 const ELECTIONS_MAX: usize = 60;
 
 /// After so many that the primary's host has lost, its voter draws anew.
