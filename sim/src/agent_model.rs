@@ -137,6 +137,7 @@ impl World {
         let life = host.agent.life + 1;
         let mut agent = Agent { alive: true, life, session, ..Agent::dead(settings) };
         agent.memory.promised = host.durable.promised;
+        agent.memory.timeline_given = host.durable.timeline_given;
         agent.found = host.postgres.data.as_ref().map(|data| data.state);
         // A lease whose deadline the guard still enforces is still held.
         let armed = host.guard.armed;
@@ -216,6 +217,7 @@ impl World {
         let agent = &mut host.agent;
         agent.memory = decision.memory.clone();
         host.durable.promised = host.durable.promised.max(decision.memory.promised);
+        host.durable.timeline_given = host.durable.timeline_given.max(decision.memory.timeline_given);
         agent.renew = decision.renew;
         agent.decided_paused = agent.settings.paused;
         agent.decided_asked = observation.store.cluster.failover.is_some();

@@ -118,6 +118,7 @@ impl World {
             reserve: *reserve,
             reservation_seen: reservation_seen.unwrap_or(Revision(0)),
             initialize_seen: *initialize_seen,
+            session: self.hosts[member].agent.session,
             ttl: *ttl,
             base_seen,
             raise_base,
@@ -131,12 +132,11 @@ impl World {
 
     fn release(&mut self, member: usize, created: Revision, successor: Option<&pgbaton_types::MemberName>) {
         let host = &mut self.hosts[member];
-        let held = host.agent.lease.take();
+        host.agent.lease = None;
         host.agent.renewing = false;
         host.durable.lease = None;
         // A creation revision alone may come again after the store was wiped.
-        let mut compares = vec![Compare::created_at(layout::LEADER, created), self.own_key(member)];
-        compares.extend(held.map(|held| Compare::under_lease(layout::LEADER, held.id)));
+        let compares = vec![Compare::created_at(layout::LEADER, created), self.own_key(member)];
         let mut success = vec![Op::delete(layout::LEADER)];
         if successor.is_some() {
             let text = layout::write_failover(Some(&self.names[member]), successor, true, None);
@@ -155,11 +155,16 @@ impl World {
         let agent = &self.hosts[member].agent;
         // Only while the leader key is the one of the lease that this was decided under.
         let ours = agent.lease.map(|held| Compare::created_at(layout::LEADER, held.lease.created));
+        let epoch = agent.lease.map(|held| held.lease.epoch);
         let held: Vec<Compare> = ours.into_iter().flat_map(|created| [created, self.own_key(member)]).collect();
         let (purpose, txn) = match action {
             Action::ClaimBootstrap => {
                 let put = Op::put_leased(layout::INITIALIZE, "", agent.session);
                 (Purpose::Awaited, Txn::when(vec![Compare::absent(layout::INITIALIZE)], vec![put]))
+            }
+            Action::WithdrawClaim => {
+                let own = Compare::under_lease(layout::INITIALIZE, agent.session);
+                (Purpose::Awaited, Txn::when(vec![own], vec![Op::delete(layout::INITIALIZE)]))
             }
             Action::RecordInitialize { system_id, .. } => {
                 // If the key is empty or absent; which of the two it was is in the view.
@@ -174,7 +179,9 @@ impl World {
                 (Purpose::Publish, Txn::when(held, vec![Op::put(layout::STATUS, position.0.to_string())]))
             }
             Action::PublishHistory { history } => {
-                (Purpose::Publish, Txn::when(held, vec![Op::put(layout::HISTORY, layout::write_history(history))]))
+                let mut puts = vec![Op::put(layout::HISTORY, layout::write_history(history))];
+                puts.extend(epoch.map(|epoch| Op::put(layout::HISTORY_EPOCH, epoch.0.to_string())));
+                (Purpose::Publish, Txn::when(held, puts))
             }
             Action::ClearFailover { revision, .. } => {
                 let compare = Compare::modified_at(layout::FAILOVER, *revision);

@@ -1,5 +1,5 @@
 use pgbaton_store::LeaseId;
-use pgbaton_types::{BootTime, Epoch};
+use pgbaton_types::{BootTime, Epoch, TimelineId};
 
 use pgbaton_core::observation::Lease;
 
@@ -43,6 +43,8 @@ pub(crate) struct Host {
 pub(crate) struct Durable {
     /// The highest epoch that was seen.
     pub(crate) promised: Epoch,
+    /// The highest timeline number that was seen given out.
+    pub(crate) timeline_given: Option<TimelineId>,
     /// The lease that was held last.
     pub(crate) lease: Option<Held>,
 }

@@ -17,6 +17,8 @@ pub(crate) const INITIALIZE: &str = "initialize";
 pub(crate) const STATUS: &str = "status";
 /// Last published history.
 pub(crate) const HISTORY: &str = "history";
+/// The reign in which it was published.
+pub(crate) const HISTORY_EPOCH: &str = "history_epoch";
 /// Highest timeline number that was given out.
 pub(crate) const RESERVED: &str = "reserved";
 /// A switchover or failover that was asked for.
@@ -46,6 +48,7 @@ pub(crate) fn decode(machine: &Machine) -> Rc<Decoded> {
     cluster.base = number(BASE).unwrap_or(0);
     cluster.position = Lsn(number(STATUS).unwrap_or(0));
     cluster.history = text(HISTORY).and_then(|(value, _)| read_history(&value));
+    cluster.history_epoch = number(HISTORY_EPOCH).map(Epoch);
     cluster.leader = text(LEADER).and_then(|(value, pair)| {
         let epoch = Epoch::of(cluster.base, pair.create_revision);
         Some(LeaderKey { member: value.parse().ok()?, created: pair.create_revision, epoch })

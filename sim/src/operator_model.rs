@@ -13,6 +13,12 @@ use crate::postgres_model::Role;
 use crate::time::{SECOND, Time};
 use crate::world::{World, trace};
 
+/// How often, of a thousand acts, a copy of the store is made before it.
+const COPY_PERMILLE: u64 = 500;
+
+/// Whoever has read the store no longer ago is there, as an operator sees it.
+const LATELY: Duration = Duration::from_secs(2);
+
 /// What an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OperatorKind {
@@ -38,6 +44,8 @@ pub(crate) enum OperatorKind {
     PromoteByHand,
     /// Loses the directories of all voters.
     WipeStore,
+    /// Puts an older copy of the store in its place.
+    RestoreStore,
     /// Loses a member's data directory.
     LoseDirectory,
     /// Changes ttl for everybody.
@@ -46,7 +54,7 @@ pub(crate) enum OperatorKind {
 
 impl OperatorKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Switchover,
         Self::SwitchoverTo,
         Self::Scheduled,
@@ -58,6 +66,7 @@ impl OperatorKind {
         Self::StartByHand,
         Self::PromoteByHand,
         Self::WipeStore,
+        Self::RestoreStore,
         Self::LoseDirectory,
         Self::EditTtl,
     ];
@@ -75,6 +84,10 @@ impl World {
         let member = self.rng.index(self.scenario.members);
         trace!(self, "operator: {kind:?} ({})", self.names[member]);
         self.damage.disturb(self.now);
+        // Copies of the store are made at any time.
+        if self.rng.chance(COPY_PERMILLE) {
+            self.store.copy();
+        }
         self.witness(&Moment::Operated(kind));
         match kind {
             OperatorKind::Switchover => self.ask_handover(holder, None, None),
@@ -106,6 +119,7 @@ impl World {
             OperatorKind::StartByHand => self.start_by_hand(member),
             OperatorKind::PromoteByHand => self.promote_by_hand(member),
             OperatorKind::WipeStore => self.wipe_store(),
+            OperatorKind::RestoreStore => self.restore_store(),
             OperatorKind::LoseDirectory => self.lose_directory(member),
             OperatorKind::EditTtl => self.edit_ttl(),
         }
@@ -170,6 +184,20 @@ impl World {
         self.store.wipe(self.now);
         self.forget_requests();
         self.store_changed();
+    }
+
+    /// Only with all members there, as docs/stores.md asks: one that was away since the copy was made, with the lease in it, cannot know that
+    /// another one led, and leads on.
+    fn restore_store(&mut self) {
+        let there = |(member, host): (usize, &crate::host::Host)| {
+            let now = host.clock.read(self.now);
+            let lately = host.agent.view.as_of.is_some_and(|as_of| now.since(as_of) < LATELY);
+            host.up && !host.frozen && host.agent.alive && self.network.reaches_store(member) && lately
+        };
+        if self.store.available && self.hosts.iter().enumerate().all(there) && self.store.restore(self.now) {
+            self.forget_requests();
+            self.store_changed();
+        }
     }
 
     fn lose_directory(&mut self, member: usize) {

@@ -48,6 +48,8 @@ pub(crate) struct Acquire {
     pub(crate) reservation_seen: Revision,
     /// The key `initialize` as it was seen.
     pub(crate) initialize_seen: Initialize,
+    /// What an own claim to make the cluster hangs on.
+    pub(crate) session: LeaseId,
     /// Time to live to ask for.
     pub(crate) ttl: Duration,
     /// The base of epochs that was seen.
@@ -82,6 +84,8 @@ pub(crate) struct StoreModel {
     pub(crate) available: bool,
     cache: Option<Rc<Decoded>>,
     leases_made: u64,
+    /// An older state, put aside by an operator.
+    copy: Option<Machine>,
 }
 
 impl StoreModel {
@@ -95,6 +99,7 @@ impl StoreModel {
             available: true,
             cache: None,
             leases_made: 0,
+            copy: None,
         };
         model.times.begin_term(1, BootTime(0), &model.machine);
         model
@@ -139,6 +144,22 @@ impl StoreModel {
         self.cache = None;
         self.term += 1;
         self.times.begin_term(self.term, self.clock.read(now), &self.machine);
+    }
+
+    /// Puts the present state aside.
+    pub(crate) fn copy(&mut self) {
+        self.copy = Some(self.machine.clone());
+    }
+
+    /// Puts the copy in place, as etcd's `snapshot restore` does: revisions go on from where they were then, and every lease that there was
+    /// has its full time again. False if there is none.
+    pub(crate) fn restore(&mut self, now: Time) -> bool {
+        let Some(copy) = self.copy.clone() else { return false };
+        self.machine = copy;
+        self.cache = None;
+        self.term += 1;
+        self.times.begin_term(self.term, self.clock.read(now), &self.machine);
+        true
     }
 
     /// Ends the leases that ran out; whether a key went with one.
@@ -201,7 +222,8 @@ impl StoreModel {
         let identity = |text: String| Compare::Value { key: layout::INITIALIZE.to_owned(), value: text.into_bytes() };
         compares.push(match acquire.initialize_seen {
             Initialize::Absent => Compare::absent(layout::INITIALIZE),
-            Initialize::UnderWay { .. } => identity(String::new()),
+            // An empty one may be another member's by now.
+            Initialize::UnderWay { .. } => Compare::under_lease(layout::INITIALIZE, acquire.session),
             Initialize::Done(system_id) => identity(system_id.to_string()),
         });
         let mut puts = vec![

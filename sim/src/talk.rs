@@ -194,7 +194,10 @@ impl World {
         let host = &mut self.hosts[member];
         host.agent.awaiting = false;
         host.agent.acquiring_until = None;
-        if let Some(Answer::Acquired(Some((created, epoch)))) = answer {
+        let above = host.durable.promised;
+        if let Some(Answer::Acquired(Some((created, epoch)))) = answer
+            && *epoch > above
+        {
             let granted = Duration::from_millis(ttl_ms);
             let times = RenewalTimes { sent, answered: host.clock.read(now) };
             let until = deadline(times, granted, &host.agent.settings);
@@ -271,6 +274,7 @@ impl World {
             history: None,
             position: pgbaton_types::Lsn::INVALID,
             promised: host.durable.promised,
+            timeline_given: host.durable.timeline_given,
             unfit: host.agent.unfit.clone(),
             priority: host.agent.settings.failover_priority,
             checkpointed: false,

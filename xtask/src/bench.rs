@@ -1,4 +1,4 @@
-//! The bench: installs what it needs, builds both programs optimised, and hands it its arguments.
+//! The benches: install what they need, build the programs optimised, and hand a bench its arguments.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -8,16 +8,27 @@ use crate::setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Passed to the bench as they are; `cargo xtask bench -- --help` lists them
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// What to measure; both, if nothing is said
+    #[arg(value_enum)]
+    what: Option<What>,
+    /// Passed to the bench as they are; `cargo xtask bench clusters -- --help` lists them
+    #[arg(last = true, requires = "what")]
     arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// Clusters, beside Patroni's; needs root
+    Clusters,
+    /// The embedded store, beside a real etcd
+    Store,
 }
 
 /// `cargo xtask bench ...`: replaces this process by the bench, so that Ctrl-C reaches it and nothing else.
 pub(crate) fn run(options: &Options) -> Outcome {
     setup::ensure(setup::Purpose::Bench)?;
-    if !run::is_root() {
-        return Err(failure!("the bench makes network namespaces and needs root: run `sudo make bench`"));
+    if !matches!(options.what, Some(What::Store)) && !run::is_root() {
+        return Err(failure!("the bench of clusters makes network namespaces and needs root: run `sudo make bench`"));
     }
     run::run(&mut run::cargo(&[
         "build",
@@ -28,10 +39,26 @@ pub(crate) fn run(options: &Options) -> Outcome {
         "pgbaton-testkit",
         "--bins",
     ]))?;
-    let release = run::target_dir().join("release");
-    let mut bench = Command::new(release.join("pgbaton-bench"));
-    bench.arg("--work-dir").arg(run::target_dir().join("bench")).arg("--pgbaton").arg(release.join("pgbaton"));
-    bench.args(&options.arguments);
+    let what = match options.what {
+        Some(what) => what,
+        None => {
+            run::run(&mut bench(What::Store, &[]))?;
+            What::Clusters
+        }
+    };
+    let mut bench = bench(what, &options.arguments);
     say(&format!("$ {}", run::show(&bench)));
     Err(failure!("cannot start the bench: {}", bench.exec()))
+}
+
+fn bench(what: What, arguments: &[String]) -> Command {
+    let release = run::target_dir().join("release");
+    let (program, directory) = match what {
+        What::Clusters => ("pgbaton-bench", "bench"),
+        What::Store => ("pgbaton-store-bench", "bench-store"),
+    };
+    let mut bench = Command::new(release.join(program));
+    bench.arg("--work-dir").arg(run::target_dir().join(directory)).arg("--pgbaton").arg(release.join("pgbaton"));
+    bench.args(arguments);
+    bench
 }

@@ -1,9 +1,10 @@
-//! Nothing may be left behind by a test run: no process and no file.
+//! Nothing may be left behind by a test run: no process, no file, and no segment of shared memory.
 //!
 //! Everything that a run starts inherits a mark in its environment and a temporary directory of its own. A process
 //! belongs to the run if it carries the mark, or if it works inside the directory: PostgreSQL overwrites its
 //! environment with its status line, but works inside its data directory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ const MARK: &str = "PGBATON_TEST_RUN";
 pub(crate) struct Scratch {
     directory: PathBuf,
     mark: String,
+    /// Segments of shared memory that were there before.
+    segments: BTreeSet<u64>,
 }
 
 impl Scratch {
@@ -29,7 +32,8 @@ impl Scratch {
         let open = fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777));
         open.map_err(|error| failure!("cannot open {} to all users: {error}", directory.display()))?;
         let mark = format!("{MARK}={}", directory.display());
-        Ok(Self { directory, mark })
+        let segments = abandoned_segments().into_iter().collect();
+        Ok(Self { directory, mark, segments })
     }
 
     /// Where the run's temporary files go.
@@ -43,7 +47,14 @@ impl Scratch {
     }
 
     /// Fails with the names of processes and files that are left; the processes are killed.
+    ///
+    /// A postmaster that was killed leaves a segment of shared memory, which the next one in its directory removes (PostgreSQL, "Shared Memory and
+    /// Semaphores"). Tests kill postmasters and remove their directories, and a machine has room for some thousand segments.
     pub(crate) fn check(&self) -> Outcome {
+        for segment in abandoned_segments().into_iter().filter(|segment| !self.segments.contains(segment)) {
+            // Losing it is right: whoever it belongs to may have removed it meanwhile.
+            let _ = Command::new("ipcrm").args(["--shmem-id", &segment.to_string()]).output();
+        }
         let mut found = Vec::new();
         for (pid, name) in self.processes() {
             say(&format!("left behind: process {pid}: {name}"));
@@ -79,6 +90,26 @@ impl Drop for Scratch {
     }
 }
 
+/// The segments of shared memory (System V) that nobody is attached to and whose maker has ended.
+fn abandoned_segments() -> Vec<u64> {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    abandoned(&table, |maker| Path::new(&format!("/proc/{maker}")).exists())
+}
+
+/// Of the kernel's table (sysvipc(7)): key, shmid, perms, size, cpid, lpid, nattch and more.
+fn abandoned(table: &str, alive: impl Fn(u64) -> bool) -> Vec<u64> {
+    let fields = |line: &str| line.split_whitespace().map(|field| field.parse().ok()).collect::<Vec<Option<u64>>>();
+    let mut found = Vec::new();
+    for line in table.lines().skip(1) {
+        if let [_, Some(id), _, _, Some(maker), _, Some(0), ..] = fields(line)[..]
+            && !alive(maker)
+        {
+            found.push(id);
+        }
+    }
+    found
+}
+
 /// The command line of a process, in short.
 fn name(pid: u32) -> String {
     /// Characters of a command line that tell one process from another.
@@ -91,6 +122,13 @@ fn name(pid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn abandoned_segments_are_told_from_those_in_use() {
+        let table = "key shmid perms size cpid lpid nattch uid\n -7 1 600 56 10 10 0 101\n 8 2 600 56 10 10 3 101\n 9 3 600 56 11 10 0 101\n";
+        assert_eq!(abandoned(table, |maker| maker == 11), [1]);
+        assert!(abandoned("", |_| false).is_empty());
+    }
 
     #[test]
     fn a_marked_process_and_a_file_are_reported_and_the_process_is_killed() {

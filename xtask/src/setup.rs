@@ -40,9 +40,9 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `make demo`: PostgreSQL
     Demo,
-    /// `make test`: PostgreSQL and network namespaces
+    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, and what installs Patroni
     Test,
-    /// `make bench`: also etcd and what installs Patroni
+    /// `make bench`: the same
     Bench,
 }
 
@@ -123,9 +123,9 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
     need(postgres_bin_dir().is_some(), "postgresql");
     if purpose != Purpose::Demo {
         need(run::has_program("ip"), "iproute2");
-    }
-    if purpose == Purpose::Bench {
         need(run::has_program("etcd"), "etcd-server");
+        need(run::has_program("etcdctl"), "etcd-client");
+        need(Path::new("/usr/sbin/dnsmasq").is_file(), "dnsmasq-base");
         need(Path::new("/usr/bin/python3").is_file(), "python3");
         need(Path::new("/usr/share/doc/python3-venv").is_dir(), "python3-venv");
     }

@@ -1,18 +1,22 @@
 //! Opening the store, and what only our own store can tell.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgbaton_config::LocalConfig;
+use pgbaton_config::{EmbeddedConfig, EtcdConfig, LocalConfig, StoreConfig, StoreTls};
 use pgbaton_core::observation::{HostFacts, Listed};
 use pgbaton_store::Store;
-use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact};
-use pgbaton_types::BootTime;
+use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact, ServerTls};
+use pgbaton_store_etcd::{EtcdStore, Options as EtcdOptions, OptionsError, Srv, TlsFiles};
+use pgbaton_types::{BootTime, MemberName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::peers::Peers;
 
 /// First byte of what a host says about itself, its version; then JSON.
 const VERSION: u8 = b'1';
@@ -68,37 +72,81 @@ fn read(bytes: &[u8]) -> Option<HostFacts> {
 /// The store with what is special to it.
 #[derive(Clone)]
 pub(crate) struct Connected {
-    embedded: Arc<EmbeddedStore>,
+    store: Kind,
     /// When the other hosts were last asked about themselves.
     asked: Arc<Mutex<Option<BootTime>>>,
     /// They are to be asked at once.
     wanted: Arc<Notify>,
 }
 
+#[derive(Clone)]
+enum Kind {
+    Embedded(Arc<EmbeddedStore>),
+    /// It lists no hosts: those that it knew last are asked instead.
+    Etcd {
+        store: EtcdStore,
+        hosts: Arc<Mutex<Vec<Listed>>>,
+    },
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
+    #[error("the section etcd3 cannot be used")]
+    Etcd(#[from] OptionsError),
+    #[error("{key} in the section raft: {} cannot be read", .path.display())]
+    Certificates { key: &'static str, path: PathBuf, source: std::io::Error },
+}
+
 impl Connected {
     /// Opens the store that the configuration names.
-    pub(crate) async fn open(local: &LocalConfig, own: &OwnFacts) -> Result<Self, OpenError> {
-        let own = own.clone();
-        let mut options = Options::alone(&local.store.data_dir);
-        if let Some(network) = &local.store.network {
-            options.listen = Some(Listen::At(network.bind_addr.to_string()));
-            options.self_address = network.self_addr.to_string();
-            options.partner_addresses = network.partner_addrs.iter().map(ToString::to_string).collect();
-            options.password = network.password.as_ref().map(|password| password.reveal().to_owned());
-        }
-        options.host_facts = Arc::new(move || own.get());
-        Ok(Self { embedded: EmbeddedStore::open(options).await?, asked: Arc::default(), wanted: Arc::default() })
+    pub(crate) async fn open(local: &LocalConfig, own: &OwnFacts) -> Result<Self, ConnectError> {
+        let store = match &local.store {
+            StoreConfig::Embedded(config) => Kind::Embedded(EmbeddedStore::open(embedded(config, own.clone())?).await?),
+            StoreConfig::Etcd(config) => Kind::Etcd { store: EtcdStore::new(&etcd(config))?, hosts: Arc::default() },
+        };
+        Ok(Self { store, asked: Arc::default(), wanted: Arc::default() })
     }
 
     /// The store itself.
     pub(crate) fn store(&self) -> Arc<dyn Store> {
-        Arc::<EmbeddedStore>::clone(&self.embedded)
+        match &self.store {
+            Kind::Embedded(store) => Arc::<EmbeddedStore>::clone(store),
+            Kind::Etcd { store, .. } => Arc::new(store.clone()),
+        }
+    }
+
+    fn embedded(&self) -> Option<&EmbeddedStore> {
+        match &self.store {
+            Kind::Embedded(store) => Some(store),
+            Kind::Etcd { .. } => None,
+        }
     }
 
     /// What the other listed voters said about their hosts.
     pub(crate) fn listed(&self) -> Vec<Listed> {
-        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        self.embedded.peer_facts().into_iter().map(|fact| listed(fact, asked)).collect()
+        match &self.store {
+            Kind::Embedded(store) => {
+                let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                store.peer_facts().into_iter().map(|fact| listed(fact, asked)).collect()
+            }
+            Kind::Etcd { hosts, .. } => hosts.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// The hosts that a store knew that lists none: nobody has asked them yet.
+    pub(crate) fn knew(&self, members: BTreeMap<MemberName, String>) {
+        if let Kind::Etcd { hosts, .. } = &self.store {
+            let silent = members.into_values().map(|address| Listed { address, asked: None, host: None });
+            *hosts.lock().unwrap_or_else(PoisonError::into_inner) = silent.collect();
+        }
+    }
+
+    /// Whether the members keep by themselves which hosts there are.
+    pub(crate) fn lists_no_hosts(&self) -> bool {
+        self.embedded().is_none()
     }
 
     /// Has them asked at once, or anew when that is under way.
@@ -112,21 +160,97 @@ impl Connected {
         drop(timeout(most, self.wanted.notified()).await);
     }
 
-    /// Asks them anew.
-    pub(crate) async fn ask_listed(&self, within: Duration) {
+    /// Asks them anew; `known` are those that a store knew last that lists none.
+    pub(crate) async fn ask_listed(&self, peers: &Peers, known: BTreeMap<MemberName, String>, within: Duration) {
         let asked = clock::now();
-        self.embedded.refresh_peer_facts(within).await;
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        match &self.store {
+            Kind::Embedded(store) => {
+                store.refresh_peer_facts(within).await;
+                *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+            }
+            Kind::Etcd { hosts, .. } => {
+                let ask = |(member, address): (MemberName, String)| async move {
+                    let host = timeout(within, peers.ask_host(&member, &address)).await.ok().flatten();
+                    Listed { address, asked: Some(asked), host }
+                };
+                let answers = futures::future::join_all(known.into_iter().map(ask)).await;
+                *hosts.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+            }
+        }
     }
 
     /// Moves the store's own leadership away from the host that holds the lease.
     pub(crate) fn holds_lease(&self, holds: bool) {
-        self.embedded.prefer_not_leading(holds);
+        if let Some(embedded) = self.embedded() {
+            embedded.prefer_not_leading(holds);
+        }
     }
 
     /// Closes the store.
     pub(crate) async fn close(&self) {
-        self.embedded.shutdown().await;
+        if let Some(embedded) = self.embedded() {
+            embedded.shutdown().await;
+        }
+    }
+}
+
+pub(crate) fn embedded(config: &EmbeddedConfig, own: OwnFacts) -> Result<Options, ConnectError> {
+    let mut options = Options::alone(&config.data_dir);
+    if let Some(network) = &config.network {
+        options.listen = Some(Listen::At(network.bind_addr.to_string()));
+        options.self_address = network.self_addr.to_string();
+        options.partner_addresses = network.partner_addrs.iter().map(ToString::to_string).collect();
+        options.password = network.password.as_ref().map(|password| password.reveal().to_owned());
+        options.tls = network.tls.as_ref().map(server_tls).transpose()?;
+    }
+    options.host_facts = Arc::new(move || own.get());
+    Ok(options)
+}
+
+fn server_tls(files: &StoreTls) -> Result<ServerTls, ConnectError> {
+    let read = |key: &'static str, path: &PathBuf| {
+        std::fs::read(path).map_err(|source| ConnectError::Certificates { key, path: path.clone(), source })
+    };
+    Ok(ServerTls {
+        certificate: read("certfile", &files.certificate)?,
+        key: read("keyfile", &files.key)?,
+        authority: files.authority.as_ref().map(|path| read("cafile", path)).transpose()?,
+    })
+}
+
+/// How the store of this configuration is reached by others than its members; none: it listens nowhere.
+pub fn client_options(config: &StoreConfig) -> Option<EtcdOptions> {
+    match config {
+        StoreConfig::Etcd(config) => Some(etcd(config)),
+        StoreConfig::Embedded(config) => {
+            let network = config.network.as_ref()?;
+            let endpoints = std::iter::once(&network.self_addr).chain(&network.partner_addrs);
+            Some(EtcdOptions {
+                endpoints: endpoints.map(ToString::to_string).collect(),
+                // There is one password, under whatever name.
+                user: network.password.as_ref().map(|password| ("pgbaton".to_owned(), password.reveal().to_owned())),
+                // A member shows the same certificate as a client. Who has no authority trusts this one.
+                tls: network.tls.as_ref().map(|tls| TlsFiles {
+                    authority: Some(tls.authority.clone().unwrap_or_else(|| tls.certificate.clone())),
+                    identity: Some((tls.certificate.clone(), tls.key.clone())),
+                }),
+                // Every member lists all.
+                srv: None,
+                discover: false,
+            })
+        }
+    }
+}
+
+fn etcd(config: &EtcdConfig) -> EtcdOptions {
+    let tls = config.tls.as_ref();
+    let srv = config.srv.as_ref();
+    EtcdOptions {
+        endpoints: config.endpoints.iter().map(ToString::to_string).collect(),
+        srv: srv.map(|srv| Srv { domain: srv.domain.clone(), suffix: srv.suffix.clone(), name_server: None }),
+        discover: !config.only_these,
+        user: config.user.as_ref().map(|(name, password)| (name.clone(), password.reveal().to_owned())),
+        tls: tls.map(|tls| TlsFiles { authority: tls.authority.clone(), identity: tls.identity.clone() }),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgbaton_config::{DynamicConfig, Effective, LocalConfig};
-use pgbaton_core::Settings;
+use pgbaton_core::{Memory, Settings};
 use pgbaton_guard::client::{Client as Guard, ClientError};
 use pgbaton_postgres::{HostPort, Recovery, ServerSignal, ServerSpec, SignalError, Upstream};
 use pgbaton_store::Store;
@@ -32,6 +32,8 @@ pub(crate) struct Context {
     /// The beginning of all keys.
     pub(crate) prefix: String,
     pub(crate) store: Arc<dyn Store>,
+    /// The store does not say which hosts there are.
+    pub(crate) lists_no_hosts: bool,
     pub(crate) guard: Arc<Guard>,
     pub(crate) view: View,
     pub(crate) lease: LeaseCell,
@@ -93,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) me: MemberName,
     pub(crate) prefix: String,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) lists_no_hosts: bool,
     pub(crate) guard: Arc<Guard>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) services: tokio::runtime::Handle,
@@ -102,7 +105,7 @@ pub(crate) struct Parts {
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { me, prefix, store, guard, events, services, state, config } = parts;
+        let Parts { me, prefix, store, lists_no_hosts, guard, events, services, state, config } = parts;
         let following = Following { upstream: state.get().upstream.clone(), ..Following::default() };
         Self {
             session: Session::new(&prefix, &me),
@@ -111,6 +114,7 @@ impl Context {
             me,
             prefix,
             store,
+            lists_no_hosts,
             guard,
             events,
             services,
@@ -121,6 +125,11 @@ impl Context {
             timeline: AtomicU32::new(0),
             archiving: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// By what this member knows its own claim.
+    pub(crate) fn own(&self) -> keys::Own<'_> {
+        keys::Own { session: self.session.lease(), me: Some(&self.me) }
     }
 
     /// The full name of a key.
@@ -156,6 +165,18 @@ impl Context {
     /// Changes what outlives the agent, durably.
     pub(crate) fn keep(&self, change: impl FnOnce(&mut Kept)) -> Result<(), StateError> {
         locked(&self.state).update(change)
+    }
+
+    /// Keeps what of the core's memory outlives the agent. Nothing of it ever goes back.
+    pub(crate) fn keep_memory(&self, memory: &Memory) -> Result<(), StateError> {
+        let kept = self.kept();
+        if memory.promised <= kept.promised && memory.timeline_given <= kept.timeline_given {
+            return Ok(());
+        }
+        self.keep(|kept| {
+            kept.promised = kept.promised.max(memory.promised);
+            kept.timeline_given = kept.timeline_given.max(memory.timeline_given);
+        })
     }
 
     /// Whom the server follows.

@@ -33,7 +33,7 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
     let settings = &context.config().settings;
     let now = clock::now();
     let status = context.guard.status()?;
-    let cluster = keys::cluster(&context.view.keys(), context.session.lease(), now, 0);
+    let cluster = keys::cluster(&context.view.keys(), context.own(), now, 0);
     let facts = Facts {
         now,
         lease: context.lease.valid(now, settings.paused).map(|held| held.lease),
@@ -48,11 +48,28 @@ pub(crate) fn check(context: &Context, seen: &Observation, action: &Action) -> R
     execution::check(action, &facts).map_err(ActionError::Stale)
 }
 
-/// Takes the key `initialize` for a new cluster, as long as this member's session lives.
+/// Takes the key `initialize` for a new cluster: as long as this member's session lives, where the other hosts can be asked for data before
+/// anybody else claims it. Where nobody lists the hosts it outlives its maker, whose database would be known to nobody otherwise.
 pub(crate) async fn claim_bootstrap(context: &Context) -> Result<(), ActionError> {
     let session = context.session.lease().ok_or(ActionError::NoSession)?;
     let key = context.key(keys::INITIALIZE);
+    if context.lists_no_hosts {
+        let claim = vec![Op::put(&key, ""), Op::put(context.key(keys::CLAIM), context.me.as_str())];
+        return compared(context, Txn::when(vec![Compare::absent(&key)], claim)).await;
+    }
     compared(context, Txn::when(vec![Compare::absent(&key)], vec![Op::put_leased(&key, "", session)])).await
+}
+
+/// Gives an own claim up, if it is still one.
+pub(crate) async fn withdraw_claim(context: &Context) -> Result<(), ActionError> {
+    let (key, claim) = (context.key(keys::INITIALIZE), context.key(keys::CLAIM));
+    let own = if context.lists_no_hosts {
+        Compare::Value { key: claim.clone(), value: context.me.as_str().into() }
+    } else {
+        Compare::under_lease(&key, context.session.lease().ok_or(ActionError::NoSession)?)
+    };
+    let empty = Compare::Value { key: key.clone(), value: Vec::new() };
+    compared(context, Txn::when(vec![empty, own], vec![Op::delete(key), Op::delete(claim)])).await
 }
 
 /// Records the identity, if nobody has.
@@ -62,10 +79,11 @@ pub(crate) async fn record_initialize(context: &Context, system_id: SystemId) ->
     let seen = context.view.keys().get(keys::INITIALIZE).map(|pair| pair.mod_revision).unwrap_or_default();
     let compares = vec![
         Compare::created_at(context.key(keys::LEADER), held.lease.created),
-        Compare::under_lease(context.key(keys::LEADER), held.id),
+        Compare::Value { key: context.key(keys::LEADER), value: context.me.as_str().into() },
         Compare::modified_at(&key, seen),
     ];
-    compared(context, Txn::when(compares, vec![Op::put(&key, system_id.to_string())])).await
+    let done = vec![Op::put(&key, system_id.to_string()), Op::delete(context.key(keys::CLAIM))];
+    compared(context, Txn::when(compares, done)).await
 }
 
 /// Empties the request for a switchover or failover.

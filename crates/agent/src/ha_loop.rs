@@ -42,6 +42,9 @@ const ROUNDS_MAX: u32 = 8;
 /// The pause after that many.
 const CALM: Duration = Duration::from_millis(50);
 
+/// The exit code after which the guard starts the agent again: any one without a meaning of its own.
+const EXIT_AGAIN: u8 = 3;
+
 /// The core and the guard mean the same by it.
 const _: () = assert!(pgbaton_core::decision::EXIT_LEAVES == EXIT_LEAVES);
 
@@ -99,7 +102,7 @@ pub(crate) struct Wiring {
 impl HaLoop {
     pub(crate) fn new(wiring: Wiring) -> Self {
         let Wiring { context, connected, own_facts, events, snapshots, wanted, settings } = wiring;
-        let memory = Memory { promised: context.kept().promised, ..Memory::default() };
+        let memory = context.kept().memory();
         Self {
             observer: Observer::new(context.spec()),
             peers: Peers::new(Arc::clone(&context)),
@@ -143,6 +146,10 @@ impl HaLoop {
                 return Ended { code: EXIT_CONFIGURATION, why };
             }
             self.settings.follow(&self.context, &mut self.observer, self.running.is_none()).await;
+            if self.settings.leaves_store() {
+                let why = "the configuration names another store: starts anew with it, and its server stays";
+                return Ended { code: EXIT_AGAIN, why: why.to_owned() };
+            }
             let look = self.observer.look(&self.context).await;
             let seen = Arc::new(self.observe(&look));
             let decision = self.decide(&seen);
@@ -194,7 +201,7 @@ impl HaLoop {
         let now = clock::now();
         let view = self.context.view.get();
         let unix_ms = jiff::Timestamp::now().as_millisecond();
-        let cluster = keys::cluster(&view.keys, self.context.session.lease(), now, unix_ms);
+        let cluster = keys::cluster(&view.keys, self.context.own(), now, unix_ms);
         self.settle_orders(look);
         Observation {
             now,
@@ -229,11 +236,8 @@ impl HaLoop {
             });
         }
         self.memory = decision.memory.clone();
-        if self.memory.promised > seen.memory.promised {
-            let promised = self.memory.promised;
-            if let Err(error) = self.context.keep(|kept| kept.promised = kept.promised.max(promised)) {
-                tracing::error!(error = %chain(&error), "the highest epoch seen was not kept");
-            }
+        if let Err(error) = self.context.keep_memory(&self.memory) {
+            tracing::error!(error = %chain(&error), "the highest epoch and timeline seen were not kept");
         }
         self.context.lease.pulse(clock::now(), decision.renew);
         if settled(&decision.report) != settled(&self.report)
@@ -326,6 +330,7 @@ impl HaLoop {
     async fn act(&mut self, look: &Look, seen: &Observation, action: &Action) -> Result<bool, execute::ActionError> {
         match action {
             Action::ClaimBootstrap => execute::claim_bootstrap(&self.context).await?,
+            Action::WithdrawClaim => execute::withdraw_claim(&self.context).await?,
             Action::RecordInitialize { system_id, .. } => execute::record_initialize(&self.context, *system_id).await?,
             Action::AcquireLease { .. } => {
                 execute::acquire(&self.context, action).await?;
@@ -557,6 +562,7 @@ fn writes_keys(action: &Action) -> bool {
     matches!(
         action,
         Action::ClaimBootstrap
+            | Action::WithdrawClaim
             | Action::RecordInitialize { .. }
             | Action::AcquireLease { .. }
             | Action::ReleaseLease { .. }
@@ -568,6 +574,7 @@ fn nothing_known() -> PeerAnswer {
     PeerAnswer {
         asked: BootTime::default(),
         promised: Epoch::default(),
+        timeline_given: None,
         system_id: None,
         primary: false,
         history: None,

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::event::Event;
 use crate::keys;
+use crate::state::StateError;
 
 /// Wait after a renewal that failed without a clear answer: an election of the store takes a second or two, and the first answer after it
 /// shall not be missed by much.
@@ -103,6 +104,13 @@ impl LeaseCell {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lease has another number from now on, if it is still that one.
+    fn moved(&self, epoch: Epoch, id: LeaseId) {
+        if let Some(held) = self.locked().as_mut().filter(|held| held.lease.epoch == epoch) {
+            held.id = id;
+        }
+    }
+
     /// Moves the deadline on if this very lease is still held and has not run out.
     fn extend(&self, epoch: Epoch, deadline: BootTime, now: BootTime, paused: bool) -> bool {
         let mut held = self.locked();
@@ -164,10 +172,16 @@ async fn renew(context: &Context, held: Held) -> Renewed {
     let result = timeout(limit, context.store.renew(renewal, limit)).await;
     context.lease.renewing.store(false, Ordering::SeqCst);
     match result {
-        Ok(Ok(())) => {
+        Ok(Ok(id)) => {
             let times = RenewalTimes { sent, answered: clock::now() };
             let deadline = lease::deadline(times, held.lease.granted, &settings);
-            extend(context, held, deadline, settings.paused)
+            match moved(context, held, id) {
+                Ok(()) => extend(context, held, deadline, settings.paused),
+                Err(error) => {
+                    tracing::error!(error = %crate::text::chain(&error), "the lease's new number was not kept");
+                    Renewed::Failed
+                }
+            }
         }
         Ok(Err(error)) if error.refusal().is_some() => {
             tracing::warn!(epoch = %held.lease.epoch, error = %crate::text::chain(&error), "the lease is lost");
@@ -179,6 +193,20 @@ async fn renew(context: &Context, held: Held) -> Renewed {
         }
         Err(_) => Renewed::Failed,
     }
+}
+
+/// The key hangs on another lease from now on: that is kept before it is reckoned with, for an agent after this one.
+fn moved(context: &Context, held: Held, id: LeaseId) -> Result<(), StateError> {
+    if id == held.id {
+        return Ok(());
+    }
+    context.keep(|state| {
+        if let Some(kept) = state.lease.as_mut().filter(|kept| kept.epoch == held.lease.epoch) {
+            kept.id = id;
+        }
+    })?;
+    context.lease.moved(held.lease.epoch, id);
+    Ok(())
 }
 
 /// The guard first: what it does not enforce must not be believed.

@@ -20,28 +20,41 @@ pub(crate) const HISTORY: &str = "history";
 pub(crate) const FAILOVER: &str = "failover";
 pub(crate) const MEMBERS: &str = "members/";
 /// The base of epochs: a number that only grows.
-pub(crate) const BASE: &str = "pgbaton/base";
+pub(crate) const BASE: &str = pgbaton_api::layout::EPOCH_BASE;
 /// The highest timeline number that was given out.
 pub(crate) const TIMELINES: &str = "pgbaton/timelines";
-/// The timeline that `history` leads to: its rows do not say when numbers were left out.
+/// The timeline that `history` leads to, as its rows do not say when numbers were left out, and the epoch in which it was written.
 pub(crate) const TIMELINE: &str = "pgbaton/timeline";
+
+/// Who makes the cluster, in a store that lists no hosts: beside the empty `initialize`, without a lease.
+pub(crate) const CLAIM: &str = "pgbaton/claim";
+
+/// By what a member knows its own claim to make the cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Own<'a> {
+    /// The lease that its own keys hang on.
+    pub(crate) session: Option<LeaseId>,
+    /// Its name; none: nobody is looking.
+    pub(crate) me: Option<&'a MemberName>,
+}
 
 /// The keys of the cluster, without the prefix.
 pub(crate) type Keys = BTreeMap<String, KeyValue>;
 
-/// The core's view of the keys. `session`: the lease that this member's own keys hang on; `now` and `unix_ms` are one moment on both clocks.
-pub(crate) fn cluster(keys: &Keys, session: Option<LeaseId>, now: BootTime, unix_ms: i64) -> Cluster {
+/// The core's view of the keys. `now` and `unix_ms` are one moment on both clocks.
+pub(crate) fn cluster(keys: &Keys, own: Own<'_>, now: BootTime, unix_ms: i64) -> Cluster {
     let base = base(keys);
     let leader = keys.get(LEADER).and_then(|pair| {
         let created = pair.create_revision;
         Some(LeaderKey { member: text(pair).parse().ok()?, created, epoch: Epoch::of(base, created) })
     });
     Cluster {
-        initialize: initialize(keys, session),
+        initialize: initialize(keys, own),
         leader,
         members: records(keys).map(|(name, record)| (name, facts(&record))).collect(),
         position: position(keys),
         history: history(keys),
+        history_epoch: history_epoch(keys),
         reserved: keys.get(TIMELINES).and_then(|pair| {
             let timeline = TimelineId(text(pair).parse().ok()?);
             Some(Reservation { timeline, revision: pair.mod_revision })
@@ -89,11 +102,15 @@ fn facts(record: &MemberRecord) -> MemberFacts {
     MemberFacts { nofailover, has_data: !empty, primary: record.role == "primary" && record.state == "running" }
 }
 
-fn initialize(keys: &Keys, session: Option<LeaseId>) -> Initialize {
+fn initialize(keys: &Keys, own: Own<'_>) -> Initialize {
     let Some(pair) = keys.get(INITIALIZE) else { return Initialize::Absent };
     match read_initialize(&text(pair)) {
         Some(id) => Initialize::Done(id),
-        None => Initialize::UnderWay { mine: session.is_some() && pair.lease == session },
+        None => {
+            let claimed = || keys.get(CLAIM).is_some_and(|claim| own.me.is_some_and(|me| text(claim) == me.as_str()));
+            let mine = if pair.lease.is_some() { pair.lease == own.session } else { claimed() };
+            Initialize::UnderWay { mine }
+        }
     }
 }
 
@@ -114,8 +131,15 @@ fn history(keys: &Keys) -> Option<TimelineHistory> {
     let after_last = entries.last().map_or(TimelineId::FIRST, |entry| entry.timeline.next());
     // Written in the same transaction: then it belongs to these rows.
     let own = keys.get(TIMELINE).filter(|own| own.mod_revision == pair.mod_revision);
-    let timeline = own.and_then(|pair| text(pair).parse().ok()).map_or(after_last, TimelineId);
+    let timeline = own.and_then(|pair| text(pair).split(' ').next()?.parse().ok()).map_or(after_last, TimelineId);
     TimelineHistory::new(timeline, entries).ok()
+}
+
+/// An agent before this one wrote the timeline alone.
+fn history_epoch(keys: &Keys) -> Option<Epoch> {
+    let (own, pair) = (keys.get(TIMELINE)?, keys.get(HISTORY)?);
+    let written = text(own).split(' ').nth(1)?.parse().ok().map(Epoch);
+    written.filter(|_| own.mod_revision == pair.mod_revision)
 }
 
 fn failover(keys: &Keys, now: BootTime, unix_ms: i64) -> Option<FailoverRequest> {
@@ -159,7 +183,8 @@ mod tests {
     }
 
     fn view(pairs: &[(&str, &str)]) -> Cluster {
-        cluster(&keys(pairs), Some(LeaseId(3)), BootTime(1_000_000_000), 0)
+        let own = Own { session: Some(LeaseId(3)), me: None };
+        cluster(&keys(pairs), own, BootTime(1_000_000_000), 0)
     }
 
     #[test]
@@ -172,8 +197,23 @@ mod tests {
     #[test]
     fn an_empty_initialize_is_mine_by_its_lease() {
         assert_eq!(view(&[(INITIALIZE, "")]).initialize, Initialize::UnderWay { mine: true });
-        let others = cluster(&keys(&[(INITIALIZE, "")]), Some(LeaseId(4)), BootTime(0), 0);
+        let other = Own { session: Some(LeaseId(4)), me: None };
+        let others = cluster(&keys(&[(INITIALIZE, "")]), other, BootTime(0), 0);
         assert_eq!(others.initialize, Initialize::UnderWay { mine: false });
+    }
+
+    #[test]
+    fn without_a_lease_it_is_mine_by_the_name_beside_it() {
+        let mut claimed = keys(&[(INITIALIZE, ""), (CLAIM, "a")]);
+        claimed.get_mut(INITIALIZE).unwrap().lease = None;
+        let seen_by = |name: &str| {
+            let (me, session) = (name.parse().unwrap(), Some(LeaseId(3)));
+            cluster(&claimed, Own { session, me: Some(&me) }, BootTime(0), 0).initialize
+        };
+        assert_eq!(seen_by("a"), Initialize::UnderWay { mine: true });
+        assert_eq!(seen_by("b"), Initialize::UnderWay { mine: false });
+        claimed.remove(CLAIM);
+        assert_eq!(cluster(&claimed, Own::default(), BootTime(0), 0).initialize, Initialize::UnderWay { mine: false });
     }
 
     #[test]

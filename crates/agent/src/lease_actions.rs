@@ -117,12 +117,19 @@ async fn create(
     let initialize = context.key(keys::INITIALIZE);
     let same_cluster = match seen.initialize {
         Initialize::Absent => Compare::absent(initialize),
-        Initialize::UnderWay { .. } => Compare::Value { key: initialize, value: Vec::new() },
+        // An empty one may be another member's by now.
+        Initialize::UnderWay { .. } => match context.session.lease().filter(|_| !context.lists_no_hosts) {
+            Some(session) => Compare::under_lease(initialize, session),
+            None => Compare::Value { key: initialize, value: Vec::new() },
+        },
         Initialize::Done(system_id) => Compare::Value { key: initialize, value: system_id.to_string().into_bytes() },
     };
+    // Whoever made the cluster by a claim of its own still has it.
+    let claim = context.lists_no_hosts && matches!(seen.initialize, Initialize::UnderWay { .. });
+    let claim = claim.then(|| Compare::Value { key: context.key(keys::CLAIM), value: context.me.as_str().into() });
     let reservation = Compare::modified_at(&timelines, seen.reservation.unwrap_or_default());
     let txn = Txn::when(
-        vec![Compare::absent(&leader), reservation, same_cluster, base],
+        [Compare::absent(&leader), reservation, same_cluster, base].into_iter().chain(claim).collect(),
         vec![
             Op::put_leased(&leader, context.me.as_str(), id),
             Op::put(&timelines, reserve.to_string()),
@@ -201,13 +208,11 @@ pub(crate) async fn release(
         ops.push(Op::put(context.key(keys::FAILOVER), text));
     }
     // In a store that was wiped, another member's key may have been created at the same revision.
-    let mut compares = vec![
+    // Not the lease: a renewal under way may just hang the key on another one.
+    let compares = vec![
         Compare::created_at(&leader, created),
         Compare::Value { key: leader.clone(), value: context.me.as_str().into() },
     ];
-    if let Some(held) = held.filter(|held| held.lease.created == created) {
-        compares.push(Compare::under_lease(&leader, held.id));
-    }
     let result = context.store.txn(Txn::when(compares, ops), ACTION_TIME).await?;
     if let Some(held) = held.filter(|_| result.succeeded) {
         let (store, id) = (std::sync::Arc::clone(&context.store), held.id);

@@ -31,13 +31,13 @@ pub(crate) async fn take_up(context: Arc<Context>, kept: KeptLease) {
             Renewal { lease: kept.id, leader_key: context.key(keys::LEADER), epoch_create_revision: kept.created };
         let sent = clock::now();
         match context.store.renew(renewal, settings.retry_timeout).await {
-            Ok(()) => {
+            Ok(id) => {
                 let times = RenewalTimes { sent, answered: clock::now() };
                 let deadline = lease::deadline(times, kept.granted, &settings);
                 let lease = Lease { epoch: kept.epoch, created: kept.created, granted: kept.granted, deadline };
                 if context.lease.any().is_none() {
                     tracing::info!(epoch = %kept.epoch, "goes on with the lease that was left in the pause");
-                    context.lease.begin(Held { lease, id: kept.id });
+                    context.lease.begin(Held { lease, id });
                     context.wake(Event::LeaseChanged);
                 }
                 return;

@@ -37,5 +37,8 @@ mod store_thread;
 mod text;
 mod unguarded;
 mod view;
+mod witness;
 
+pub use connect::client_options;
 pub use run::{Options, run};
+pub use witness::witness;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgbaton_api::{
     PATH_POSITION, PATH_PREPARE, PATH_PROVE, Position, PrepareReply, PrepareRequest, Proof, ProveRequest,
 };
-use pgbaton_core::observation::PeerAnswer;
+use pgbaton_core::observation::{HostFacts, PeerAnswer};
 use pgbaton_net::{HttpClient, HttpError};
 use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint};
 use serde::Serialize;
@@ -134,8 +134,26 @@ impl Peers {
         self.context.config().local.scope.clone()
     }
 
+    /// Asks a host, by the address of its REST API, what it knows of itself.
+    pub(crate) async fn ask_host(&self, member: &MemberName, api: &str) -> Option<HostFacts> {
+        let position = self.position_at(member, format!("{api}{PATH_POSITION}")).await;
+        let position = position
+            .inspect_err(|error| tracing::debug!(%member, error = %chain(error), "a member gave no answer"))
+            .ok()?;
+        Some(HostFacts {
+            system_id: position.system_id,
+            timeline: position.history.map(|history| history.timeline()),
+            promised: position.epoch_seen.unwrap_or_default(),
+            primary_may_run: position.host.primary_may_run,
+            lease_left: Duration::from_millis(position.host.lease_left_ms),
+        })
+    }
+
     async fn position(&self, member: &MemberName) -> Result<Position, PeerError> {
-        let url = self.url(member, PATH_POSITION)?;
+        self.position_at(member, self.url(member, PATH_POSITION)?).await
+    }
+
+    async fn position_at(&self, member: &MemberName, url: String) -> Result<Position, PeerError> {
         let response = self.client.get(&url, POSITION_TIME).await?;
         let position: Position = parse(response.status.as_u16(), &response.body)?;
         if position.member != member.as_str() || position.scope != self.scope() {
@@ -185,6 +203,7 @@ fn answer_of(position: Position, asked: BootTime) -> PeerAnswer {
     PeerAnswer {
         asked,
         promised: position.epoch_seen.unwrap_or_default(),
+        timeline_given: position.timeline_seen,
         system_id: position.system_id,
         primary: position.in_recovery == Some(false),
         history: position.history,

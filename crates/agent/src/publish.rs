@@ -9,7 +9,7 @@ use std::time::Duration;
 use pgbaton_api::layout::{HistoryRecord, MemberRecord, StatusRecord};
 use pgbaton_net::HttpClient;
 use pgbaton_store::{Compare, Op, StoreError, Txn};
-use pgbaton_types::{Lsn, Revision, TimelineHistory};
+use pgbaton_types::{Epoch, Lsn, Revision, TimelineHistory};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -152,7 +152,8 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
         let time = pgbaton_api::iso(jiff::Timestamp::now());
         let record = HistoryRecord::of(history, old.as_ref(), &time, context.me.as_str(), limit);
         ops.push(Op::put(context.key(keys::HISTORY), pgbaton_api::to_compact(&record).unwrap_or_default()));
-        ops.push(Op::put(context.key(keys::TIMELINE), history.timeline().to_string()));
+        let epoch = Epoch::of(keys::base(&seen), holder.created);
+        ops.push(Op::put(context.key(keys::TIMELINE), format!("{} {}", history.timeline(), epoch.0)));
     }
     if !ops.is_empty() {
         let leader = context.key(keys::LEADER);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_config::Loaded;
-use pgbaton_core::observation::Lease;
+use pgbaton_core::observation::{Initialize, Lease};
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_guard::client::{self, Client as Guard};
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, MemberName};
 use rustix::event::{PollFd, PollFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::ha_loop::{Ended, HaLoop, Wiring};
 use crate::keeper::{self, Held};
 use crate::keys;
+use crate::peers::Peers;
 use crate::publish::{self, Publication};
 use crate::rest;
 use crate::serve_peer::PeerService;
@@ -121,12 +122,14 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         me: local.name.clone(),
         prefix: pgbaton_api::layout::Keys::new(&local.namespace, &local.scope).prefix().to_owned(),
         store: connected.store(),
+        lists_no_hosts: connected.lists_no_hosts(),
         guard,
         events,
         services: services.handle().clone(),
         state,
         config,
     }));
+    connected.knew(context.kept().members);
     resume(&context, &status);
     let (snapshots, newest) = watch::channel(Arc::new(snapshot::before_the_first(&context)));
     let (wanted, publications) = watch::channel(Publication::default());
@@ -271,14 +274,31 @@ fn take_signals(services: &Runtime, events: &mpsc::Sender<Event>) -> Result<(), 
 
 /// While the store knows no cluster, what the hosts say about themselves decides.
 async fn ask_listed(context: Arc<Context>, connected: Connected) {
+    let peers = Peers::new(Arc::clone(&context));
     loop {
         let view = context.view.get();
         let known = view.keys.contains_key(keys::INITIALIZE);
         if view.as_of.is_some() && !known {
-            connected.ask_listed(ASK_LISTED_TIME).await;
+            connected.ask_listed(&peers, context.kept().members, ASK_LISTED_TIME).await;
             context.wake(Event::StoreChanged);
         }
+        if known && connected.lists_no_hosts() {
+            keep_members(&context, &view.keys);
+        }
         connected.listed_wanted(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
+    }
+}
+
+/// Keeps which other members there are, for when the store does not know it any more.
+fn keep_members(context: &Context, keys: &keys::Keys) {
+    if !matches!(keys::cluster(keys, keys::Own::default(), clock::now(), 0).initialize, Initialize::Done(_)) {
+        return;
+    }
+    let others = keys::records(keys).filter(|(name, _)| *name != context.me);
+    let members: BTreeMap<MemberName, String> =
+        others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect();
+    if let Err(error) = context.keep(|kept| kept.members = members) {
+        tracing::warn!(error = %chain(&error), "which members there are was not kept");
     }
 }
 

@@ -83,6 +83,7 @@ impl PeerService {
             replayed: Lsn::INVALID,
             receiver: None,
             epoch_seen: Some(seen.memory.promised),
+            timeline_seen: seen.memory.timeline_given,
             unfit,
             priority: config.settings.failover_priority,
             checkpointed: false,

@@ -53,7 +53,7 @@ impl Session {
             return Ok(());
         }
         let renewal = Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
-        if let Err(error) = store.renew(renewal, deadline).await {
+        if let Err(error) = store.keep_session(renewal, deadline).await {
             if error.refusal().is_some() {
                 *self.locked() = None;
                 return self.begin(store, value, ttl, deadline).await;

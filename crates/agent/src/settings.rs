@@ -30,6 +30,8 @@ pub(crate) struct SettingsKeeper {
     environment: BTreeMap<String, String>,
     document: Option<Vec<u8>>,
     reload: bool,
+    /// The own file names another store, and the cluster is paused.
+    leaves_store: bool,
     apply: bool,
     /// When the server was told to reload, in seconds since 1970, until it has.
     reloaded: Option<f64>,
@@ -37,12 +39,17 @@ pub(crate) struct SettingsKeeper {
 
 impl SettingsKeeper {
     pub(crate) fn new(path: Option<PathBuf>, environment: BTreeMap<String, String>) -> Self {
-        Self { path, environment, document: None, reload: false, apply: true, reloaded: None }
+        Self { path, environment, document: None, reload: false, leaves_store: false, apply: true, reloaded: None }
     }
 
     /// The own file is to be read again.
     pub(crate) fn reload(&mut self) {
         self.reload = true;
+    }
+
+    /// Whether this agent has to begin anew, with another store.
+    pub(crate) fn leaves_store(&self) -> bool {
+        self.leaves_store
     }
 
     /// Takes over what changed; `idle`: no operation is under way, so that the server's files may be written.
@@ -76,6 +83,16 @@ impl SettingsKeeper {
                     tracing::error!(
                         "name and scope cannot be changed while the agent runs: the old configuration stays"
                     );
+                    return;
+                }
+                if loaded.local.store != config.local.store {
+                    if config.settings.paused {
+                        self.leaves_store = true;
+                    } else {
+                        tracing::error!(
+                            "another store is taken only while the cluster is paused, so that nobody leads in both: the old configuration stays"
+                        );
+                    }
                     return;
                 }
                 let kill_time = config.settings.kill_time;
@@ -176,7 +193,7 @@ fn is_ours(context: &Context, data_dir: &Path) -> bool {
     if context.guard.status().is_ok_and(|status| status.postmaster.is_some()) {
         return true;
     }
-    let cluster = keys::cluster(&context.view.keys(), None, BootTime::default(), 0);
+    let cluster = keys::cluster(&context.view.keys(), keys::Own::default(), BootTime::default(), 0);
     let Initialize::Done(system_id) = cluster.initialize else { return false };
     ControlFile::read(data_dir).is_ok_and(|control| control.system_id == system_id)
 }

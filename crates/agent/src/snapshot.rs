@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_core::observation::{Directory, Local, Orders, Server, StoreView};
-use pgbaton_core::{Decision, Memory, Observation};
+use pgbaton_core::{Decision, Observation};
 use pgbaton_types::BootTime;
 use serde_json::{Map, Value};
 
@@ -73,7 +73,7 @@ pub(crate) fn before_the_first(context: &Context) -> Snapshot {
         operation: None,
         finished: None,
         orders: Orders::default(),
-        memory: Memory { promised: context.kept().promised, ..Memory::default() },
+        memory: context.kept().memory(),
     };
     Snapshot {
         state: record::state(&observation),

@@ -8,8 +8,10 @@ use pgbaton_config::{HostPort, LoadError, LocalConfig};
 use pgbaton_guard::client::ClientError;
 use pgbaton_postgres::{DataDirError, FileError, InstallationError, Program, ServerSpec, inspect, write_passfile};
 use pgbaton_store_embedded::OpenError;
+use pgbaton_store_etcd::OptionsError;
 use pgbaton_sys::lock::{FileLock, LockError};
 
+use crate::connect::ConnectError;
 use crate::spec::beside;
 use crate::state::StateError;
 
@@ -58,12 +60,31 @@ pub(crate) enum StartError {
     SecondStore(PathBuf),
     #[error(transparent)]
     Store(OpenError),
+    #[error("the section etcd3 cannot be used: correct it")]
+    Etcd(#[source] OptionsError),
+    #[error("raft.{key}: {} cannot be read: correct it, or the file's owner and mode", path.display())]
+    Certificates {
+        key: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the agent cannot {what}")]
     System {
         what: &'static str,
         #[source]
         source: io::Error,
     },
+}
+
+impl From<ConnectError> for StartError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Embedded(error) => error.into(),
+            ConnectError::Etcd(error) => Self::Etcd(error),
+            ConnectError::Certificates { key, path, source } => Self::Certificates { key, path, source },
+        }
+    }
 }
 
 impl From<OpenError> for StartError {

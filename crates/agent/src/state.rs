@@ -3,13 +3,15 @@
 //! It holds the highest epoch that was promised, the lease that is held (so that an agent that was killed goes on with it), whom the server
 //! follows and whether a bootstrap is under way. Losing it costs a session, never safety: the epoch is also in the store.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgbaton_core::Memory;
 use pgbaton_guard::wire::Postmaster;
 use pgbaton_store::LeaseId;
 use pgbaton_sys::durable::{self, DurableError};
-use pgbaton_types::{Epoch, MemberName, Revision};
+use pgbaton_types::{Epoch, MemberName, Revision, TimelineId};
 use serde::{Deserialize, Serialize};
 
 /// First byte of the file, the version of what follows; then JSON.
@@ -24,6 +26,9 @@ const MODE: u32 = 0o600;
 pub(crate) struct Kept {
     /// The highest epoch that this member has seen.
     pub(crate) promised: Epoch,
+    /// The highest timeline number that this member has seen given out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeline_given: Option<TimelineId>,
     /// The lease that is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lease: Option<KeptLease>,
@@ -36,6 +41,17 @@ pub(crate) struct Kept {
     /// The postmaster that was told to become a primary. Until it is one, it says that it is in recovery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) promoting: Option<KeptPostmaster>,
+    /// The other members with their REST API, as a store that lists no hosts knew them last: they are asked when it knows nothing any
+    /// more.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) members: BTreeMap<MemberName, String>,
+}
+
+impl Kept {
+    /// What an agent remembers when it begins.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory { promised: self.promised, timeline_given: self.timeline_given, ..Memory::default() }
+    }
 }
 
 /// A postmaster, and no later one with the same number.
@@ -141,6 +157,7 @@ mod tests {
     fn kept() -> Kept {
         Kept {
             promised: Epoch(7),
+            timeline_given: None,
             lease: Some(KeptLease {
                 epoch: Epoch(7),
                 created: Revision(5),
@@ -150,6 +167,7 @@ mod tests {
             upstream: Some("b".parse().unwrap()),
             bootstrapping: false,
             promoting: None,
+            members: BTreeMap::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pgbaton_store::{EventKind, Snapshot, WatchItem};
 use pgbaton_types::{BootTime, Lsn, Revision};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::clock;
@@ -19,12 +20,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct View {
     inner: Mutex<Inner>,
+    /// The store's revision went back: what watches it waits for changes that are over.
+    went_back: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     keys: Arc<Keys>,
     revision: Revision,
+    /// When that revision was learnt.
+    learnt: BootTime,
     as_of: Option<BootTime>,
     answered_at: u64,
 }
@@ -65,12 +70,20 @@ impl View {
         inner.as_of = inner.as_of.max(Some(sent));
         inner.answered_at = clock::unix_seconds();
         if snapshot.revision < inner.revision {
-            // Changes that came by the watch meanwhile are newer, and contain it.
-            return false;
+            if sent <= inner.learnt {
+                // Changes that came by the watch meanwhile are newer, and contain it.
+                return false;
+            }
+            // It was asked for when the higher one was known already.
+            tracing::warn!(
+                known = %inner.revision, found = %snapshot.revision,
+                "the store has gone back: it was restored from an older copy, wiped, or another one answers"
+            );
+            self.went_back.notify_one();
         }
         let named = |item: pgbaton_store::KeyValue| Some((item.key.strip_prefix(prefix)?.to_owned(), item));
         let keys: Keys = snapshot.items.into_iter().filter_map(named).collect();
-        inner.revision = snapshot.revision;
+        inner.learn(snapshot.revision);
         inner.replace(keys)
     }
 
@@ -85,7 +98,8 @@ impl View {
                 EventKind::Delete { .. } => keys.remove(&name),
             };
         }
-        inner.revision = inner.revision.max(revision);
+        let newest = inner.revision.max(revision);
+        inner.learn(newest);
         inner.replace(keys)
     }
 
@@ -95,6 +109,13 @@ impl View {
 }
 
 impl Inner {
+    fn learn(&mut self, revision: Revision) {
+        if self.revision != revision {
+            self.revision = revision;
+            self.learnt = clock::now();
+        }
+    }
+
     fn replace(&mut self, keys: Keys) -> bool {
         let matters = matters(&self.keys) != matters(&keys);
         self.keys = Arc::new(keys);
@@ -104,7 +125,7 @@ impl Inner {
 
 /// What decisions depend on: everything but the positions that are published all the time.
 fn matters(keys: &Keys) -> (pgbaton_core::observation::Cluster, Option<&[u8]>) {
-    let mut cluster = keys::cluster(keys, None, BootTime::default(), 0);
+    let mut cluster = keys::cluster(keys, keys::Own::default(), BootTime::default(), 0);
     cluster.position = Lsn::INVALID;
     (cluster, keys.get(keys::CONFIG).map(|pair| pair.value.as_slice()))
 }
@@ -142,13 +163,16 @@ pub(crate) async fn watch(context: Arc<Context>) {
         let from = Revision(context.view.get().revision.0 + 1);
         let deadline = context.config().settings.retry_timeout;
         match context.store.watch(&context.prefix, from, deadline).await {
-            Ok(mut watch) => {
-                while let WatchItem::Batch { revision, events } = watch.next().await {
-                    if context.view.apply(&context.prefix, revision, events) {
-                        context.wake(Event::StoreChanged);
-                    }
+            Ok(mut watch) => loop {
+                let item = tokio::select! {
+                    item = watch.next() => item,
+                    () = context.view.went_back.notified() => break,
+                };
+                let WatchItem::Batch { revision, events } = item else { break };
+                if context.view.apply(&context.prefix, revision, events) {
+                    context.wake(Event::StoreChanged);
                 }
-            }
+            },
             Err(error) => tracing::debug!(error = %crate::text::chain(&error), "the store cannot be watched"),
         }
         // Whatever ended the watch: what was missed is in a snapshot.
@@ -192,6 +216,18 @@ mod tests {
             ("b".into(), Revision(7), Some(BootTime(2)))
         );
         assert!(!view.apply("/s/c/", Revision(7), vec![put("leader", "a", 6)]), "an event from before the view");
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_believed() {
+        let view = View::default();
+        let snapshot = |revision, items| Snapshot { revision: Revision(revision), items };
+        let asked = clock::now();
+        assert!(view.take("/s/c/", snapshot(9, vec![pair("leader", "a", 9)]), asked));
+        assert!(!view.take("/s/c/", snapshot(3, vec![]), asked), "asked for before the higher one was known");
+        assert!(view.take("/s/c/", snapshot(3, vec![]), clock::now()));
+        let seen = view.get();
+        assert_eq!((seen.revision, seen.keys.len()), (Revision(3), 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use pgbaton_types::{Epoch, Lsn, ShutdownCheckpoint, SystemId, TimelineHistory};
+use pgbaton_types::{Epoch, Lsn, ShutdownCheckpoint, SystemId, TimelineHistory, TimelineId};
 
 /// `GET`: where a member stands.
 pub const PATH_POSITION: &str = "/pgbaton/position";
@@ -31,6 +31,9 @@ pub struct Position {
     pub receiver: Option<String>,
     /// The highest epoch that it has seen.
     pub epoch_seen: Option<Epoch>,
+    /// The highest timeline number that it has seen given out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline_seen: Option<TimelineId>,
     /// Why it would not lead if there were no leader; none: it would.
     pub unfit: Option<String>,
     /// Its `failover_priority`.
@@ -108,8 +111,6 @@ pub struct Proof {
 
 #[cfg(test)]
 mod tests {
-    use pgbaton_types::TimelineId;
-
     use super::*;
     use crate::to_compact;
 
@@ -171,6 +172,7 @@ mod tests {
             replayed: Lsn(10),
             receiver: Some("streaming".to_owned()),
             epoch_seen: Some(Epoch(7)),
+            timeline_seen: None,
             unfit: None,
             priority: 1,
             checkpointed: false,

@@ -112,6 +112,11 @@ impl Findings {
         self.list.push(Diagnostic::new(Severity::Warning, path, place, message, help));
     }
 
+    /// How many errors were found so far.
+    pub(crate) fn error_count(&self) -> usize {
+        self.list.iter().filter(|finding| finding.is_error()).count()
+    }
+
     /// Everything found, in the order of the file.
     pub(crate) fn into_list(self) -> Vec<Diagnostic> {
         let mut list = self.list;

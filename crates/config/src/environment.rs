@@ -49,7 +49,7 @@ const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// Values that are lists: YAML, put in brackets unless they are already.
-const LISTS: &[&str] = &["raft.partner_addrs", "restapi.allowlist"];
+const LISTS: &[&str] = &["raft.partner_addrs", "restapi.allowlist", "etcd3.hosts"];
 
 /// The tree that the variables describe. Empty ones are ignored; unknown ones are named.
 pub(crate) fn overlay(environment: &BTreeMap<String, String>, findings: &mut Findings) -> Node {

@@ -9,8 +9,10 @@ use crate::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::document::{Kind, Node};
 use crate::dynamic::DynamicConfig;
 use crate::environment;
-use crate::local::LocalConfig;
+use crate::local::{LocalConfig, LogLevel};
 use crate::merge::merge_patch;
+use crate::section::Section;
+use crate::store::EmbeddedConfig;
 use crate::{keys, promises};
 
 /// A configuration file larger than this is a mistake, such as a log given in its place.
@@ -68,6 +70,41 @@ impl fmt::Display for Report<'_> {
     }
 }
 
+/// A voter of the embedded store without a server: of a member's configuration, the keys that such a one needs.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    /// Its part of the store; always with a network.
+    pub store: EmbeddedConfig,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+/// Loads the configuration of a witness: `raft` with `data_dir`, `self_addr`, `partner_addrs` and `password`, and `log.level`. Whatever else a
+/// member's file has is passed over, so that one file may serve both.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_witness(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Witness, LoadError> {
+    let mut findings = Findings::default();
+    let root = document(path, environment, &mut findings)?;
+    let section = Section::root(&root);
+    let raft = section.section("raft", &mut findings);
+    if raft.get("data_dir").is_none_or(Node::is_falsy) {
+        let help = "name a directory for the log of this voter";
+        findings.error("raft.data_dir", &raft.place(), "raft.data_dir is missing".to_owned(), help);
+    }
+    let store = EmbeddedConfig::read(&section, None, None, &mut findings);
+    if store.as_ref().is_some_and(|store| store.network.is_none()) {
+        let help = "give this host's address and a port, and in raft.partner_addrs those of the members' voters";
+        findings.error("raft.self_addr", &raft.place(), "raft.self_addr is missing".to_owned(), help);
+    }
+    let log_level = LogLevel::read(&section.section("log", &mut findings), &mut findings);
+    match store {
+        Some(store) if findings.error_count() == 0 => Ok(Witness { store, log_level }),
+        _ => Err(LoadError::Invalid { findings: findings.into_list() }),
+    }
+}
+
 /// Loads the configuration from a file or a directory, with the variables `PATRONI_*` of `environment` over it.
 ///
 /// Of a directory, all files ending in `.yml` or `.yaml` are merged in the order of their names. Without a path, or
@@ -77,24 +114,33 @@ impl fmt::Display for Report<'_> {
 /// [`LoadError`]; wrong content comes with all findings at once.
 pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Loaded, LoadError> {
     let mut findings = Findings::default();
+    let root = document(path, environment, &mut findings)?;
+    finish(&root, findings)
+}
+
+fn document(
+    path: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    findings: &mut Findings,
+) -> Result<Node, LoadError> {
     let whole = environment.get(environment::WHOLE_DOCUMENT).filter(|text| !text.trim().is_empty());
     let missing = |path: &&Path| matches!(path.try_exists(), Ok(false));
     let root = match (path, whole) {
         (Some(path), whole) if whole.is_none() || !missing(&path) => {
             let mut root = read_files(path)?;
-            root.overlay(environment::overlay(environment, &mut findings));
+            root.overlay(environment::overlay(environment, findings));
             root
         }
         (_, Some(text)) => parse(environment::WHOLE_DOCUMENT, text)?,
         (_, None) => {
-            let root = environment::overlay(environment, &mut findings);
+            let root = environment::overlay(environment, findings);
             if root.entries().is_empty() {
                 return Err(LoadError::Nothing);
             }
             root
         }
     };
-    finish(&root, findings)
+    Ok(root)
 }
 
 /// Loads the configuration from a text; `name` stands for the file in messages.

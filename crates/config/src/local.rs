@@ -228,7 +228,7 @@ fn required<'a, T>(
 }
 
 impl LogLevel {
-    fn read(section: &Section<'_>, findings: &mut Findings) -> Self {
+    pub(crate) fn read(section: &Section<'_>, findings: &mut Findings) -> Self {
         let Some(text) = section.text("level", findings) else { return Self::default() };
         match text.to_ascii_uppercase().as_str() {
             "DEBUG" => Self::Debug,

@@ -5,7 +5,7 @@ use crate::document::Node;
 use crate::values::parse_bool;
 
 /// Stores that pgbaton does not speak to yet.
-const OTHER_STORES: &[&str] = &["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
+const OTHER_STORES: &[&str] = &["etcd", "consul", "zookeeper", "exhibitor", "kubernetes"];
 
 /// Reports the promises in a dynamic configuration, at `path`.
 pub(crate) fn check_dynamic(document: &Node, path: &str, findings: &mut Findings) {
@@ -40,9 +40,13 @@ pub(crate) fn check_local(root: &Node, findings: &mut Findings) {
         if entry.value.is_null() {
             continue;
         }
-        let message = format!("the store '{}' is not supported; pgbaton brings its own", entry.key);
-        let help = "replace the section by 'raft' with self_addr, partner_addrs and password, \
-                    or remove it for a single member";
+        let message = format!("the store '{}' is not supported", entry.key);
+        let help = if entry.key == "etcd" {
+            "name it 'etcd3': pgbaton speaks version 3 of etcd's protocol"
+        } else {
+            "replace the section by 'raft' with self_addr, partner_addrs and password, or by 'etcd3', \
+             or remove it for a single member"
+        };
         findings.error(&entry.key, &entry.place, message, help);
     }
     for (path, what) in [

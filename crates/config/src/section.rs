@@ -118,13 +118,13 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts; a single text with commas counts as a list, as Patroni has it for addresses.
-    pub(crate) fn addresses(&self, key: &str, findings: &mut Findings) -> Vec<HostPort> {
+    pub(crate) fn addresses(&self, key: &str, port: Option<u16>, findings: &mut Findings) -> Vec<HostPort> {
         let read = |node: &Node| -> Option<Vec<HostPort>> {
             let texts: Vec<&str> = match &node.kind {
                 Kind::List(items) => items.iter().map(Node::text).collect::<Option<_>>()?,
                 _ => node.text()?.split(',').collect(),
             };
-            texts.into_iter().map(|text| values::parse_host_port(text.trim(), None)).collect()
+            texts.into_iter().map(|text| values::parse_host_port(text.trim(), port)).collect()
         };
         self.read(key, "a list of addresses such as 10.0.0.2:2380", findings, read).unwrap_or_default()
     }

@@ -3,13 +3,51 @@ use std::path::{Path, PathBuf};
 use pgbaton_types::MemberName;
 
 use crate::diagnostic::Findings;
+use crate::etcd::EtcdConfig;
 use crate::local::absolute;
 use crate::section::Section;
 use crate::values::{HostPort, Secret};
 
+/// The store that the members share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// Our own: what there is without a section for another one.
+    Embedded(EmbeddedConfig),
+    /// A real etcd: the section `etcd3`.
+    Etcd(EtcdConfig),
+}
+
+impl StoreConfig {
+    /// The embedded store, if it is that.
+    pub fn embedded(&self) -> Option<&EmbeddedConfig> {
+        match self {
+            Self::Embedded(config) => Some(config),
+            Self::Etcd(_) => None,
+        }
+    }
+
+    pub(crate) fn read(
+        root: &Section<'_>,
+        name: Option<&MemberName>,
+        server: Option<&Path>,
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        let etcd = root.section("etcd3", findings);
+        if etcd.entries().is_empty() {
+            return EmbeddedConfig::read(root, name, server, findings).map(Self::Embedded);
+        }
+        let raft = root.section("raft", findings);
+        if raft.is_present() {
+            let message = "there are sections for two stores: etcd3 and raft".to_owned();
+            findings.error("raft", &raft.place(), message, "remove the one that this cluster does not use");
+        }
+        EtcdConfig::read(&etcd, findings).map(Self::Etcd)
+    }
+}
+
 /// The embedded store of a member: the `raft` section, with Patroni's key names.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedConfig {
     /// Where the voter keeps its log: `raft.data_dir`, else `<name>.raft` beside the data directory. Never inside the
     /// data directory, which clones and rewinds replace.
     pub data_dir: PathBuf,
@@ -18,7 +56,7 @@ pub struct StoreConfig {
 }
 
 /// The addresses of the voters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreNetwork {
     /// Where the other voters reach this one.
     pub self_addr: HostPort,
@@ -28,9 +66,22 @@ pub struct StoreNetwork {
     pub partner_addrs: Vec<HostPort>,
     /// What voters show each other; always there when an address is beyond loopback.
     pub password: Option<Secret>,
+    /// How clients of etcd's protocol are served; none: in plain text.
+    pub tls: Option<StoreTls>,
 }
 
-impl StoreConfig {
+/// Certificates with which the store serves clients: `raft.certfile`, `raft.keyfile`, `raft.cafile`, in PEM format. Not among Patroni's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreTls {
+    /// The own certificate.
+    pub certificate: PathBuf,
+    /// Its key; may be in the same file.
+    pub key: PathBuf,
+    /// The authority that must have signed a client's certificate; none: clients need none.
+    pub authority: Option<PathBuf>,
+}
+
+impl EmbeddedConfig {
     /// Whether this member is the only voter.
     pub fn is_single(&self) -> bool {
         self.network.as_ref().is_none_or(|network| network.partner_addrs.is_empty())
@@ -68,10 +119,11 @@ impl StoreNetwork {
     fn read(section: &Section<'_>, findings: &mut Findings) -> Result<Option<Self>, Reported> {
         let self_addr = section.host_port("self_addr", None, findings);
         let bind_addr = section.host_port("bind_addr", None, findings);
-        let mut partner_addrs = section.addresses("partner_addrs", findings);
+        let mut partner_addrs = section.addresses("partner_addrs", None, findings);
         let password = section.text("password", findings).map(Secret::new);
         let Some(self_addr) = self_addr else {
-            if section.get("self_addr").is_none() && partner_addrs.is_empty() && bind_addr.is_none() {
+            let tls = ["certfile", "keyfile", "cafile"].iter().any(|key| section.get(key).is_some());
+            if section.get("self_addr").is_none() && partner_addrs.is_empty() && bind_addr.is_none() && !tls {
                 return Ok(None);
             }
             if section.get("self_addr").is_none() {
@@ -100,6 +152,27 @@ impl StoreNetwork {
             findings.error(&path, &section.place(), message, help);
             return Err(Reported);
         }
-        Ok(Some(Self { self_addr, bind_addr, partner_addrs, password }))
+        let tls = StoreTls::read(section, findings)?;
+        Ok(Some(Self { self_addr, bind_addr, partner_addrs, password, tls }))
+    }
+}
+
+impl StoreTls {
+    fn read(section: &Section<'_>, findings: &mut Findings) -> Result<Option<Self>, Reported> {
+        let mut file = |key: &str| section.text(key, findings).map(PathBuf::from);
+        let (certificate, key, authority) = (file("certfile"), file("keyfile"), file("cafile"));
+        let Some(certificate) = certificate else {
+            let Some(given) =
+                ["keyfile", "cafile"].into_iter().find(|key| section.get(key).is_some_and(|node| !node.is_falsy()))
+            else {
+                return Ok(None);
+            };
+            let (path, place) =
+                (section.path_of(given), section.get(given).map(|node| node.place.clone()).unwrap_or_default());
+            let message = format!("{path} is given, but no raft.certfile: the store would serve clients in plain text");
+            findings.error(&path, &place, message, "add 'certfile: ...' to the raft section");
+            return Err(Reported);
+        };
+        Ok(Some(Self { key: key.unwrap_or_else(|| certificate.clone()), certificate, authority }))
     }
 }

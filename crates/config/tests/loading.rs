@@ -19,10 +19,11 @@ fn the_example_is_complete_and_without_findings() {
     assert_eq!((local.name.as_str(), local.scope.as_str()), ("pg-1", "demo"));
     assert_eq!(local.restapi.api_url(), "http://10.0.0.1:8008/patroni");
     assert_eq!(local.peer_credentials, local.restapi.authentication);
-    let network = local.store.network.as_ref().expect("the raft section");
+    let store = local.store.embedded().expect("the embedded store");
+    let network = store.network.as_ref().expect("the raft section");
     assert_eq!(network.bind_addr, network.self_addr);
     assert_eq!(network.partner_addrs.len(), 2);
-    assert!(!local.store.is_single());
+    assert!(!store.is_single());
     let bootstrap = local.bootstrap.as_ref().expect("the bootstrap section");
     let arguments: Vec<_> = bootstrap.initdb.iter().map(ToolOption::argument).collect();
     assert_eq!(arguments, ["--encoding=UTF8", "--data-checksums"]);
@@ -51,8 +52,9 @@ postgresql:
 fn a_silent_file_means_the_defaults() {
     let loaded = load_text("m.yml", MINIMAL).unwrap_or_else(|error| panic!("{error}"));
     let local = &loaded.local;
-    assert_eq!(local.store.data_dir, Path::new("/data/a.raft"));
-    assert!(local.store.is_single() && local.bootstrap.is_none());
+    let store = local.store.embedded().expect("the embedded store");
+    assert_eq!(store.data_dir, Path::new("/data/a.raft"));
+    assert!(store.is_single() && local.bootstrap.is_none());
     assert_eq!((local.namespace.as_str(), local.restapi.connect_address.port), ("service", 8008));
     assert_eq!(local.postgresql.connect_address.to_string(), "127.0.0.1:6000");
     assert_eq!((local.tags.no_failover, local.tags.failover_priority), (false, 1));
@@ -143,13 +145,17 @@ fn the_environment_lies_over_the_file() {
     assert_eq!(superuser.password.as_ref().map(pgbaton_config::Secret::reveal), Some("0600"));
     assert_eq!(local.postgresql.bin_dir.as_deref(), Some(Path::new("/bins")));
     assert_eq!(local.postgresql.bin_name["pg_ctl"], "pg_ctl15");
-    assert_eq!(local.store.network.as_ref().map(|network| network.partner_addrs.len()), Some(2));
+    let store = local.store.embedded().expect("the embedded store");
+    assert_eq!(store.network.as_ref().map(|network| network.partner_addrs.len()), Some(2));
     assert_eq!(local.log_level, pgbaton_config::LogLevel::Debug);
     let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
     assert!(warning.message.contains("PATRONI_NONSENSE"), "{warning}");
 
-    let error = load(Some(&file), &environment(&[("PATRONI_ETCD3_HOSTS", "a:1")])).expect_err("etcd3 is no store here");
-    assert!(error.to_string().contains("environment variable PATRONI_ETCD3_HOSTS"), "{error}");
+    let error = load(Some(&file), &environment(&[("PATRONI_ZOOKEEPER_HOSTS", "a:1")])).expect_err("no store here");
+    assert!(error.to_string().contains("environment variable PATRONI_ZOOKEEPER_HOSTS"), "{error}");
+    let loaded = load(Some(&file), &environment(&[("PATRONI_ETCD3_HOSTS", "a:1,b")])).expect("a store");
+    let pgbaton_config::StoreConfig::Etcd(etcd) = &loaded.local.store else { panic!("{:?}", loaded.local.store) };
+    assert_eq!(etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2379"]);
 }
 
 #[test]

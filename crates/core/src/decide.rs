@@ -1,3 +1,5 @@
+use pgbaton_types::Epoch;
+
 use crate::decision::{Action, Decision, OperationKind};
 use crate::facts::unfit;
 use crate::memory::Proven;
@@ -60,6 +62,7 @@ fn remember(plan: &mut Plan<'_>) {
     {
         plan.memory.made_here = true;
     }
+    remember_store(plan);
     if let Some(leader) = &seen.store.cluster.leader {
         plan.memory.last_holder = Some(leader.member.clone());
         plan.memory.promised = plan.memory.promised.max(leader.epoch);
@@ -83,4 +86,25 @@ fn remember(plan: &mut Plan<'_>) {
         plan.memory.gave_up = false;
         plan.memory.resumes = false;
     }
+}
+
+/// Notices a store that was restored from an older copy.
+fn remember_store(plan: &mut Plan<'_>) {
+    plan.memory.longest_ttl = plan.memory.longest_ttl.max(plan.settings.ttl);
+    let view = &plan.seen.store;
+    if view.as_of.is_none() {
+        return;
+    }
+    let ((base, revision), before) = ((view.cluster.base, view.revision), plan.memory.store_at);
+    plan.memory.store_at = (base, revision);
+    let known = Epoch::of(before.0, before.1).max(plan.memory.promised);
+    let went_back = base < before.0 || revision < before.1;
+    let forgot = Epoch::of(base, revision) < plan.memory.promised && plan.memory.store_forgot < plan.memory.promised;
+    if went_back || forgot {
+        plan.memory.forgotten_by_store(known, plan.seen.now);
+    }
+    // What a holder reserved, a copy that is put in place right after may not show to anybody.
+    let own = plan.memory.reserved.filter(|_| plan.seen.lease.is_some());
+    let reserved = view.cluster.reserved.map(|reservation| reservation.timeline);
+    plan.memory.timeline_given = plan.memory.timeline_given.max(reserved).max(own);
 }

@@ -33,6 +33,8 @@ pub struct Decision {
 pub enum Action {
     /// Create the key `initialize` with an empty value, bound to this member's session lease, if it is absent.
     ClaimBootstrap,
+    /// Delete the key `initialize` if it is this member's own claim: there is data after all.
+    WithdrawClaim,
     /// Write the identity into `initialize`, if the key is empty or absent. Only the holder of `epoch` does.
     RecordInitialize {
         /// The identity of the local data.

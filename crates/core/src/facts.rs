@@ -191,7 +191,9 @@ fn unfit_by_history(settings: &Settings, seen: &Observation, standby: &StandbySt
             cluster.position, settings.maximum_lag_on_failover
         ));
     }
-    if settings.bugs.has(Bug::Pgaf683) {
+    // A store that was restored from an older copy does not know a reign that this member has seen: nor does its history.
+    let outdated = cluster.history_epoch.is_some_and(|published| published < seen.memory.promised);
+    if settings.bugs.has(Bug::Pgaf683) || outdated {
         return None;
     }
     match cluster.history.as_ref().map(|newest| newest.divergence_of(&standby.history, received)) {

@@ -1,19 +1,31 @@
 //! What one decision tells the next one.
 
+use std::time::Duration;
+
 use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, TimelineId};
 
 /// What one decision tells the next one of the same agent. An agent that starts anew begins with the default one, but
-/// for `promised`, which the executor keeps beside the data directory.
+/// for `promised` and `timeline_given`, which the executor keeps beside the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Memory {
     /// The last role that the server was *seen* in since it started: what is acted on while it is silent (S19).
     pub proven: Option<Proven>,
     /// The highest epoch that this member has seen. Monotonic, durable.
     pub promised: Epoch,
+    /// The highest timeline number that this member has seen given out. Monotonic, durable.
+    pub timeline_given: Option<TimelineId>,
     /// The holder that was seen last.
     pub last_holder: Option<MemberName>,
     /// The reign that is seen, and since when: what its holder said before tells of another reign.
     pub reign_seen: Option<(Epoch, BootTime)>,
+    /// The base of epochs and the revision when the store was read last. Neither ever goes back in one store.
+    pub store_at: (u64, Revision),
+    /// When the store was last found to be behind that, or behind an epoch that a member has seen: an older copy was put in its place.
+    pub store_went_back: Option<BootTime>,
+    /// The highest epoch that it had forgotten then.
+    pub store_forgot: Epoch,
+    /// The longest `ttl` that was configured in this agent's life: a lease that is held may have any of them.
+    pub longest_ttl: Duration,
     /// The race for a lease that nobody holds.
     pub race: Option<Race>,
     /// The handover that this holder is at.
@@ -45,6 +57,14 @@ pub struct Memory {
     pub refused: Option<(Revision, String)>,
     /// The lease came with a handover: the promotion needs nothing from an archive.
     pub handed_over: bool,
+}
+
+impl Memory {
+    /// The store was found to have forgotten this epoch.
+    pub(crate) fn forgotten_by_store(&mut self, epoch: Epoch, now: BootTime) {
+        self.store_went_back = Some(now);
+        self.store_forgot = self.store_forgot.max(epoch);
+    }
 }
 
 /// A role that was seen.

@@ -227,6 +227,8 @@ pub struct Cluster {
     pub position: Lsn,
     /// The ancestors of the newest timeline that a holder published, and that timeline.
     pub history: Option<TimelineHistory>,
+    /// The reign in which that was published, if its holder said it.
+    pub history_epoch: Option<Epoch>,
     /// The highest timeline number that was given out.
     pub reserved: Option<Reservation>,
     /// A switchover or manual failover that was asked for.
@@ -365,6 +367,8 @@ pub struct PeerAnswer {
     pub checkpointed: bool,
     /// The highest epoch that it has seen.
     pub promised: Epoch,
+    /// The highest timeline number that it has seen given out.
+    pub timeline_given: Option<TimelineId>,
     /// The epoch for whose handover it has made itself ready: it streams from the holder, replay is not paused or
     /// delayed and close to what was received, and no session blocks it.
     pub prepared: Option<Epoch>,

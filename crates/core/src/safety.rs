@@ -85,6 +85,9 @@ pub fn check(settings: &Settings, seen: &Observation, decision: &Decision) -> Ve
                     broken.push(Unsafe::BootstrapBesideData);
                 }
             }
+            Action::WithdrawClaim if seen.lease.is_some() || seen.primary().is_some() => {
+                broken.push(Unsafe::BootstrapBesideData);
+            }
             Action::RecordInitialize { epoch, .. } if seen.lease.is_none_or(|lease| lease.epoch != *epoch) => {
                 broken.push(Unsafe::RecordWithoutLease);
             }

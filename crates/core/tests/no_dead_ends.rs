@@ -123,6 +123,7 @@ fn cluster(initialize: Initialize, leader: Option<LeaderKey>, failover: Option<F
         leader,
         position: Lsn(0x3000),
         history: Some(TimelineHistory::root(TimelineId(1))),
+        history_epoch: None,
         reserved: Some(Reservation { timeline: TimelineId(1), revision: Revision(5) }),
         failover,
         base: 0,

@@ -71,6 +71,24 @@ impl PeerKey {
         self.0.is_some()
     }
 
+    /// What lets a client of this name in, made of the password; none without one.
+    pub fn token(&self, name: &str) -> Option<String> {
+        let proof = hmac(self.0.as_ref()?, &[b"token", name.as_bytes()]);
+        let hex = proof.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Some(format!("{name}.{hex}"))
+    }
+
+    /// Whether a token is one that this key gives.
+    pub fn is_token(&self, token: &str) -> bool {
+        let Some((name, proof)) = token.rsplit_once('.') else { return false };
+        let bytes: Option<Vec<u8>> =
+            (0..proof.len()).step_by(2).map(|at| u8::from_str_radix(proof.get(at..at + 2)?, 16).ok()).collect();
+        match (&self.0, bytes) {
+            (Some(key), Some(bytes)) => bytes.len() == KEY_BYTES && verify(key, &[b"token", name.as_bytes()], &bytes),
+            _ => false,
+        }
+    }
+
     /// A value that only a holder of the key can make for these nonces and this purpose. Without a password everybody
     /// can; the frames are still counted and checksummed by it.
     pub(crate) fn proof(&self, purpose: &str, client: &[u8], server: &[u8]) -> [u8; KEY_BYTES] {

@@ -15,5 +15,5 @@ pub use auth::{PeerKey, SecurityError, require_password};
 pub use frame::{Connection, FRAME_BYTES_MAX, FrameError};
 pub use http::{HttpClient, HttpError, HttpResponse};
 pub use peer_client::{CallError, PeerClient};
-pub use peer_server::{PeerHandler, PeerServer};
+pub use peer_server::{ClientConnection, ClientSender, Clients, PeerHandler, PeerServer};
 pub use server::{HttpServer, ServerLimits};

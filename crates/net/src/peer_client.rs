@@ -10,8 +10,9 @@ use crate::{Connection, FrameError, PeerKey};
 /// How long an idle connection is kept for the next call. Longer than the time between two renewals.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
-/// How many idle connections are kept for one peer.
-const IDLE_CONNECTIONS_MAX: usize = 4;
+/// How many idle connections are kept for one peer: as many calls as the clients of a busy store have under way at once. One that is
+/// not kept is made anew for the next call, with its handshake.
+const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Why a call to a peer failed, by what that means for the request.
 #[derive(Debug, thiserror::Error)]

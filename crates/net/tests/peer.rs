@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgbaton_net::{CallError, Connection, FrameError, PeerClient, PeerHandler, PeerKey, PeerServer};
+use pgbaton_net::{CallError, Clients, Connection, FrameError, PeerClient, PeerHandler, PeerKey, PeerServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ impl PeerHandler for Echo {
 async fn echo(key: &PeerKey, address: &str) -> (PeerServer, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind(address).await.unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
-    (PeerServer::start(listener, key.clone(), Arc::new(Echo(sender))).unwrap(), receiver)
+    (PeerServer::start(listener, key.clone(), Arc::new(Echo(sender)), Clients::default()).unwrap(), receiver)
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! pgbaton agent CONFIG                 checks the configuration, becomes the guard
 //! pgbaton guard CONFIG                 the guard: owns the postmaster, starts the agent
 //! pgbaton agent --under-guard CONFIG   the agent
+//! pgbaton witness CONFIG               a voter without a server
 //! pgbaton list, switchover, ...        commands that ask members over REST
 //! ```
 
@@ -47,6 +48,11 @@ fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
     let mut out = Out::new();
     match arguments.command {
         Command::Agent { config } => Err(roles::become_guard(config.as_deref())),
+        Command::Witness { config } => match pgbaton_agent::witness(config.as_deref()) {
+            0 => Ok(()),
+            // It has said why.
+            _ => Err(Failure::Said),
+        },
         Command::Demo(options) => demo::run(&options, &mut out),
         _ => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::EmbeddedStore;
 use crate::codec;
 use crate::network::chain;
-use crate::node::lock;
+use crate::node::{Node, lock};
 use crate::protocol::{Operation, Outcome, PeerAnswer, PeerRequest};
 use pgbaton_net::CallError;
 
@@ -34,14 +34,14 @@ enum Attempt {
     Again(String),
 }
 
-impl EmbeddedStore {
+impl Node {
     /// Has the leader do an operation, whoever that is and becomes, within the deadline.
-    async fn call(&self, operation: Operation, deadline: Duration) -> Result<Outcome, StoreError> {
+    pub(crate) async fn call(&self, operation: Operation, deadline: Duration) -> Result<Outcome, StoreError> {
         let end = Instant::now() + deadline;
-        let mut metrics = self.node.raft.metrics();
+        let mut metrics = self.raft.metrics();
         let mut problem = "no leader is known".to_owned();
         loop {
-            if let Some(fatal) = lock(&self.node.fatal).clone() {
+            if let Some(fatal) = lock(&self.fatal).clone() {
                 problem = format!("this voter has stopped: {fatal}");
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -64,11 +64,11 @@ impl EmbeddedStore {
     }
 
     async fn attempt(&self, operation: &Operation, limit: Duration) -> Attempt {
-        let Some((leader, address)) = self.node.leader() else {
+        let Some((leader, address)) = self.leader() else {
             return Attempt::Again(self.why_no_leader());
         };
-        let outcome = if leader == self.node.id() {
-            self.node.serve(operation.clone(), limit).await
+        let outcome = if leader == self.id() {
+            self.serve(operation.clone(), limit).await
         } else {
             match self.forward(operation, leader, &address, limit).await {
                 Ok(outcome) => outcome,
@@ -86,7 +86,7 @@ impl EmbeddedStore {
 
     /// Waits until this node knows another leader than that one.
     async fn replaced(&self, leader: u64) {
-        let mut metrics = self.node.raft.metrics();
+        let mut metrics = self.raft.metrics();
         loop {
             let known = metrics.borrow_and_update().current_leader;
             if known.is_some_and(|known| known != leader) {
@@ -108,7 +108,7 @@ impl EmbeddedStore {
     ) -> Result<Outcome, Attempt> {
         let deadline_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let request = codec::encode(&PeerRequest::Client { operation: operation.clone(), deadline_ms });
-        let client = self.node.client(address);
+        let client = self.client(address);
         let sent = AtomicBool::new(false);
         let mut call = std::pin::pin!(client.call_noting(&request, limit, &sent));
         let answered = tokio::select! {
@@ -148,7 +148,7 @@ impl EmbeddedStore {
 
     /// Why there is no leader, as far as this node can tell.
     fn why_no_leader(&self) -> String {
-        let facts = self.peer_facts();
+        let facts = self.forming.facts();
         let silent: Vec<String> = facts.iter().filter_map(|fact| fact.answer.as_ref().err().cloned()).collect();
         if silent.is_empty() {
             "no leader is elected yet".to_owned()
@@ -158,14 +158,14 @@ impl EmbeddedStore {
     }
 }
 
-fn unexpected<T>(outcome: &Outcome) -> Result<T, StoreError> {
+pub(crate) fn unexpected<T>(outcome: &Outcome) -> Result<T, StoreError> {
     Err(StoreError::Invalid(format!("an answer of another kind: {outcome:?}")))
 }
 
 impl Store for EmbeddedStore {
     fn snapshot<'a>(&'a self, prefix: &'a str, deadline: Duration) -> BoxFuture<'a, Result<Snapshot, StoreError>> {
         Box::pin(async move {
-            match self.call(Operation::Snapshot { prefix: prefix.to_owned() }, deadline).await? {
+            match self.node.call(Operation::Snapshot { prefix: prefix.to_owned() }, deadline).await? {
                 Outcome::Snapshot(snapshot) => Ok(snapshot),
                 other => unexpected(&other),
             }
@@ -178,7 +178,7 @@ impl Store for EmbeddedStore {
             txn.validate()?;
             let operation =
                 if txn.is_read_only() { Operation::Query(txn) } else { Operation::Change(Command::Txn(txn)) };
-            match self.call(operation, deadline).await? {
+            match self.node.call(operation, deadline).await? {
                 Outcome::Changed(Response::Txn(result)) | Outcome::Queried(result) => Ok(result),
                 other => unexpected(&other),
             }
@@ -189,7 +189,7 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             let id = LeaseId(rand::random::<u64>().max(1));
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            match self.call(Operation::Change(Command::LeaseGrant { id, ttl_ms }), deadline).await? {
+            match self.node.call(Operation::Change(Command::LeaseGrant { id, ttl_ms }), deadline).await? {
                 Outcome::Changed(Response::Granted { id, ttl }) => Ok(Lease { id, ttl }),
                 other => unexpected(&other),
             }
@@ -198,7 +198,7 @@ impl Store for EmbeddedStore {
 
     fn lease_revoke(&self, id: LeaseId, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            match self.call(Operation::Change(Command::LeaseRevoke { id }), deadline).await? {
+            match self.node.call(Operation::Change(Command::LeaseRevoke { id }), deadline).await? {
                 Outcome::Changed(Response::Ended { .. }) => Ok(()),
                 other => unexpected(&other),
             }
@@ -207,20 +207,26 @@ impl Store for EmbeddedStore {
 
     fn lease_time_to_live(&self, id: LeaseId, deadline: Duration) -> BoxFuture<'_, Result<Duration, StoreError>> {
         Box::pin(async move {
-            match self.call(Operation::TimeToLive(id), deadline).await? {
+            match self.node.call(Operation::TimeToLive(id), deadline).await? {
                 Outcome::TimeToLive(ttl) => Ok(ttl),
                 other => unexpected(&other),
             }
         })
     }
 
-    fn renew(&self, renewal: Renewal, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn renew(&self, renewal: Renewal, deadline: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        let lease = renewal.lease;
         Box::pin(async move {
-            match self.call(Operation::Renew(renewal), deadline).await? {
-                Outcome::Done => Ok(()),
+            match self.node.call(Operation::Renew(renewal), deadline).await? {
+                Outcome::Done => Ok(lease),
                 other => unexpected(&other),
             }
         })
+    }
+
+    fn keep_session(&self, session: Renewal, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+        let renewed = self.renew(session, deadline);
+        Box::pin(async move { renewed.await.map(drop) })
     }
 
     fn watch<'a>(

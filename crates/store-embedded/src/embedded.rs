@@ -17,12 +17,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::disk::{Disk, RealDisk};
+use crate::etcd::{EtcdServer, ServerTls};
 use crate::forming::{self, Forming, PeerFact};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::JournalError;
 use crate::log::{Log, LogThread};
 use crate::network::Network;
 use crate::node::{Handler, HostFacts, Node, lock};
+use crate::read_barrier::ReadBarrier;
 use crate::state_machine::StateMachine;
 use crate::{duties, timing};
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub partner_addresses: Vec<String>,
     /// The password that all members share. Without one everything must be on loopback addresses.
     pub password: Option<String>,
+    /// How clients of etcd's protocol are served; none: in plain text.
+    pub tls: Option<ServerTls>,
     /// What to tell the others about the database of this host.
     pub host_facts: HostFacts,
 }
@@ -75,6 +79,7 @@ impl Options {
             self_address: String::new(),
             partner_addresses: Vec::new(),
             password: None,
+            tls: None,
             host_facts: Arc::new(|| None),
         }
     }
@@ -100,6 +105,14 @@ pub enum OpenError {
         /// Who has it, or why not.
         #[source]
         source: LockError,
+    },
+    /// The certificates for clients are none, or do not fit together.
+    #[error("the certificates with which clients at {address} are to be served cannot be used")]
+    Tls {
+        /// Where they come in.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
     },
     /// The identity file is not readable.
     #[error("the store in {} cannot be opened", .path.display())]
@@ -186,7 +199,7 @@ pub struct Status {
 pub struct EmbeddedStore {
     pub(crate) node: Arc<Node>,
     log: Log,
-    server: Mutex<Option<PeerServer>>,
+    server: Mutex<Option<(PeerServer, EtcdServer)>>,
     tasks: Mutex<JoinSet<()>>,
     thread: Mutex<Option<LogThread>>,
     /// Held as long as this store is open.
@@ -230,6 +243,7 @@ impl EmbeddedStore {
             .await
             .map_err(|error| raft_error(error.to_string()))?;
         let node = Arc::new(Node {
+            barrier: ReadBarrier::new(raft.clone()),
             raft,
             machine,
             directory: path.clone(),
@@ -243,14 +257,17 @@ impl EmbeddedStore {
             forming: Forming::new(),
             prefers_not_to_lead: AtomicBool::new(false),
             fatal: Mutex::new(None),
+            heard: AtomicU64::new(0),
             joining: tokio::sync::Mutex::new(()),
             clients: Mutex::new(BTreeMap::new()),
         });
         let server = match listener {
             None => None,
             Some((address, listener)) => {
-                let started = PeerServer::start(listener, key, Arc::new(Handler(Arc::clone(&node))));
-                Some(started.map_err(|source| OpenError::Listen { address, source })?)
+                let (etcd, clients) = EtcdServer::start(&node, options.tls.as_ref())
+                    .map_err(|source| OpenError::Tls { address: address.clone(), source })?;
+                let started = PeerServer::start(listener, key, Arc::new(Handler(Arc::clone(&node))), clients);
+                Some((started.map_err(|source| OpenError::Listen { address, source })?, etcd))
             }
         };
         let mut tasks = JoinSet::new();
@@ -269,7 +286,8 @@ impl EmbeddedStore {
     /// Stops the voter, closes the port and the files. Calls fail from now on.
     pub async fn shutdown(&self) {
         let server = lock(&self.server).take();
-        if let Some(server) = server {
+        if let Some((server, etcd)) = server {
+            drop(etcd);
             server.stop().await;
         }
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use openraft::BasicNode;
 use openraft::async_runtime::WatchReceiver;
+use pgbaton_net::PeerClient;
 use pgbaton_types::BootTime;
 use tokio::sync::watch;
 
@@ -75,14 +76,7 @@ pub(crate) async fn ask_all(node: &Arc<Node>, within: Duration) {
     for address in node.partners.clone() {
         let client = node.client(&address);
         asking.spawn(async move {
-            let answer = match client.call(&codec::encode(&PeerRequest::Hello), within).await {
-                Ok(bytes) => match codec::decode(&bytes) {
-                    Ok(PeerAnswer::Hello(introduction)) => Ok(introduction),
-                    Ok(other) => Err(format!("{address} answered something else: {other:?}")),
-                    Err(error) => Err(format!("the answer of {address} is not readable: {error}")),
-                },
-                Err(error) => Err(chain(&error)),
-            };
+            let answer = ask(&client, &address, within).await;
             (address, answer)
         });
     }
@@ -91,6 +85,23 @@ pub(crate) async fn ask_all(node: &Arc<Node>, within: Duration) {
         let Ok((address, answer)) = answered else { continue };
         node.forming.note(address, answer);
     }
+}
+
+async fn ask(client: &PeerClient, address: &str, within: Duration) -> Result<Introduction, String> {
+    match client.call(&codec::encode(&PeerRequest::Hello), within).await {
+        Ok(bytes) => match codec::decode(&bytes) {
+            Ok(PeerAnswer::Hello(introduction)) => Ok(introduction),
+            Ok(other) => Err(format!("{address} answered something else: {other:?}")),
+            Err(error) => Err(format!("the answer of {address} is not readable: {error}")),
+        },
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Whether somebody answers at this address and is that node.
+pub(crate) async fn introduces_itself_as(node: &Node, address: &str, node_id: u64) -> bool {
+    let answer = ask(&node.client(address), address, HELLO_WITHIN).await;
+    answer.is_ok_and(|introduction| introduction.node_id == node_id)
 }
 
 /// Brings this node into a cluster, and keeps the facts about its peers up to date.
@@ -103,6 +114,7 @@ pub(crate) async fn ask_all(node: &Arc<Node>, within: Duration) {
 /// ```
 pub(crate) async fn keep(node: Arc<Node>) {
     let mut reminded: Option<BootTime> = None;
+    let mut alone = false;
     loop {
         ask_all(&node, HELLO_WITHIN).await;
         let formed = match step(&node).await {
@@ -119,7 +131,20 @@ pub(crate) async fn keep(node: Arc<Node>) {
             tracing::info!(node = format!("{:016x}", node.id()), "this voter takes part in the embedded store");
             node.forming.formed.send_replace(true);
         }
+        let was_alone = std::mem::replace(&mut alone, formed && !node.is_heard_of(FORMED_PAUSE));
+        if was_alone && alone {
+            ask_for_vote_again(&node).await;
+        }
         tokio::time::sleep(if formed { FORMED_PAUSE } else { UNFORMED_PAUSE }).await;
+    }
+}
+
+/// A voter whose vote was taken while it was away never hears of it: nobody sends it anything any more, although it may still know a leader
+/// that answers it. So it asks to be let in; who still has its vote loses nothing by it.
+async fn ask_for_vote_again(node: &Arc<Node>) {
+    match join(node, &node.address).await {
+        Ok(()) => tracing::info!("no leader sent anything to this voter: it was let in again"),
+        Err(problem) => tracing::debug!(problem, "no leader sends anything to this voter"),
     }
 }
 

@@ -73,6 +73,6 @@ mod tests {
         let bytes = [1, 0xac, 0x02, 1, 7, 1];
         assert_eq!(codec::encode(&identity), bytes);
         assert_eq!(codec::decode::<Identity>(&bytes), Ok(identity));
-        assert_eq!(codec::decode::<Identity>(&[2, 0]), Err(CodecError::Version { found: 2 }));
+        assert_eq!(codec::decode::<Identity>(&[2, 0]), Err(CodecError::Version { found: 2, known: 1 }));
     }
 }

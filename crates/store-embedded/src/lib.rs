@@ -25,6 +25,7 @@ mod disk;
 mod disk_pace;
 mod duties;
 mod embedded;
+mod etcd;
 mod forming;
 mod identity;
 mod journal;
@@ -33,6 +34,7 @@ mod network;
 mod node;
 mod protocol;
 mod raft_types;
+mod read_barrier;
 mod snapshot_file;
 mod state_machine;
 #[cfg(test)]
@@ -40,6 +42,7 @@ mod tests;
 mod timing;
 
 pub use embedded::{EmbeddedStore, Listen, OpenError, Options, Status};
+pub use etcd::ServerTls;
 pub use forming::PeerFact;
 pub use identity::IdentityError;
 pub use journal::JournalError;

@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::raft::ReadPolicy;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, ChangeMembers, Raft, ServerState};
 use pgbaton_net::{FrameError, PeerClient, PeerHandler, PeerKey};
-use pgbaton_store::{Command, Refusal, Renewal};
+use pgbaton_store::{Command, LeaseId, Machine, Refusal, Renewal};
+use pgbaton_types::BootTime;
 
 use crate::codec;
-use crate::forming::Forming;
+use crate::forming::{self, Forming};
 use crate::identity::Identity;
 use crate::log::FlushWatch;
 use crate::protocol::{Introduction, Operation, Outcome, PeerAnswer, PeerRequest, RaftAnswer, RaftRequest};
 use crate::raft_types::{Request, TypeConfig};
+use crate::read_barrier::ReadBarrier;
 use crate::state_machine::{StateMachine, now};
 use crate::timing::STUCK_FLUSH;
 
@@ -28,6 +29,7 @@ pub type HostFacts = Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync>;
 /// A node of the store: answers its peers, and its own agent's operations when it leads.
 pub(crate) struct Node {
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
+    pub(crate) barrier: ReadBarrier,
     pub(crate) machine: StateMachine,
     pub(crate) directory: PathBuf,
     pub(crate) address: String,
@@ -40,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) forming: Forming,
     pub(crate) prefers_not_to_lead: AtomicBool,
     pub(crate) fatal: Mutex<Option<String>>,
+    /// When a leader last sent something, as boot time in nanoseconds; zero: never since this node was opened.
+    pub(crate) heard: AtomicU64,
     /// One change of membership at a time.
     pub(crate) joining: tokio::sync::Mutex<()>,
     pub(crate) clients: Mutex<BTreeMap<String, Arc<PeerClient>>>,
@@ -88,6 +92,12 @@ impl Node {
             applied.leads_in = leads_in;
         }
         leads_in
+    }
+
+    /// Whether a leader has sent something within this time, or this node leads.
+    pub(crate) fn is_heard_of(&self, within: Duration) -> bool {
+        let heard = BootTime(self.heard.load(Ordering::Acquire));
+        self.leading_term().is_some() || (heard.0 != 0 && now().since(heard) < within)
     }
 
     /// Notes what ended this voter; the first reason stays.
@@ -158,7 +168,10 @@ impl Node {
         let text = |error: RaftError<TypeConfig>| error.to_string();
         let fatal = |error: Fatal<TypeConfig>| error.to_string();
         Ok(match body {
-            RaftRequest::Append(rpc) => RaftAnswer::Append(self.raft.append_entries(rpc).await.map_err(text)?),
+            RaftRequest::Append(rpc) => {
+                self.heard.store(now().0, Ordering::Release);
+                RaftAnswer::Append(self.raft.append_entries(rpc).await.map_err(text)?)
+            }
             RaftRequest::Vote(rpc) => RaftAnswer::Vote(self.raft.vote(rpc).await.map_err(text)?),
             RaftRequest::PreVote(rpc) => RaftAnswer::Vote(self.raft.pre_vote(rpc).await.map_err(text)?),
             RaftRequest::Snapshot { vote, meta, bytes } => {
@@ -207,6 +220,12 @@ impl Node {
             }
             Operation::Renew(renewal) => self.renew(&renewal).await,
             Operation::Join { node_id, address } => self.admit(node_id, address).await,
+            Operation::QueryKv(txn) => {
+                self.read(|node| node.machine.locked().machine.query_kv(&txn).map(Outcome::QueriedKv)).await
+            }
+            Operation::KeepAlive(id) => self.extend(id, |_| Ok(())).await,
+            Operation::LeaseStatus(id) => self.lease_status(id).await,
+            Operation::Dismiss { node_id } => self.dismiss(node_id).await,
         };
         result.unwrap_or_else(|outcome| outcome)
     }
@@ -225,28 +244,25 @@ impl Node {
 
     /// Reads the applied state after making sure, by asking a majority, that it shows everything answered so far.
     async fn read(&self, read: impl FnOnce(&Self) -> Result<Outcome, Refusal>) -> Result<Outcome, Outcome> {
-        self.barrier().await?;
+        self.barrier.pass().await?;
         Ok(read(self).unwrap_or_else(Outcome::Refused))
     }
 
-    /// A read barrier; gives the term of the leader that it was passed by.
-    async fn barrier(&self) -> Result<u64, Outcome> {
-        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| match error {
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => Outcome::NotLeader,
-            RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => {
-                Outcome::Unavailable(format!("no majority of the voters answered: {error}"))
-            }
-            RaftError::Fatal(error) => Outcome::Unavailable(error.to_string()),
-        })?;
-        let state =
-            linearizer.await_ready(&self.raft).await.map_err(|error| Outcome::Unavailable(error.to_string()))?;
-        Ok(state.read_log_id().committed_leader_id().term)
+    async fn renew(&self, renewal: &Renewal) -> Result<Outcome, Outcome> {
+        let holds =
+            |machine: &Machine| machine.check_holder(&renewal.leader_key, renewal.epoch_create_revision, renewal.lease);
+        self.extend(renewal.lease, holds).await
     }
 
-    async fn renew(&self, renewal: &Renewal) -> Result<Outcome, Outcome> {
+    /// Gives a lease its full time again, from the arrival of this on, if the applied state is as it should be.
+    async fn extend(
+        &self,
+        lease: LeaseId,
+        check: impl FnOnce(&Machine) -> Result<(), Refusal>,
+    ) -> Result<Outcome, Outcome> {
         let term = self.leading_term().ok_or(Outcome::NotLeader)?;
         let arrival = self.machine.locked().times.arrive(now());
-        if self.barrier().await? != term {
+        if self.barrier.pass().await? != term {
             return Err(Outcome::NotLeader);
         }
         let busy = self.flush.busy_for(now());
@@ -257,22 +273,31 @@ impl Node {
             )));
         }
         let mut applied = self.machine.locked();
-        let held = applied.machine.check_holder(&renewal.leader_key, renewal.epoch_create_revision, renewal.lease);
-        match held.and_then(|()| applied.times.extend(renewal.lease, arrival).transpose()) {
+        match check(&applied.machine).and_then(|()| applied.times.extend(lease, arrival).transpose()) {
             Ok(Some(())) => Ok(Outcome::Done),
             Ok(None) => Err(Outcome::NotLeader),
             Err(refusal) => Ok(Outcome::Refused(refusal)),
         }
     }
 
+    async fn lease_status(&self, id: LeaseId) -> Result<Outcome, Outcome> {
+        let term = self.leading_term().ok_or(Outcome::NotLeader)?;
+        if self.barrier.pass().await? != term {
+            return Err(Outcome::NotLeader);
+        }
+        let applied = self.machine.locked();
+        let times = applied.machine.lease_ttl(id).zip(applied.times.expiry(id));
+        Ok(times.map_or(Outcome::Refused(Refusal::LeaseNotFound(id)), |(granted, expiry)| Outcome::LeaseStatus {
+            granted,
+            left: expiry.since(now()),
+            keys: applied.machine.keys_under(id),
+        }))
+    }
+
     /// Gives a node a vote: as a learner first, then in the place of whoever had its address.
     async fn admit(&self, node_id: u64, address: String) -> Result<Outcome, Outcome> {
         let _one_at_a_time = self.joining.lock().await;
-        let failed = |error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>| match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Outcome::NotLeader,
-            error => Outcome::Unavailable(format!("the membership was not changed: {error}")),
-        };
-        self.barrier().await?;
+        self.barrier.pass().await?;
         let metrics = self.raft.metrics();
         let membership = metrics.borrow_watched().membership_config.membership().clone();
         let known = membership.get_node(&node_id).map(|node| node.addr.clone());
@@ -283,9 +308,9 @@ impl Node {
         let node = BasicNode::new(address.clone());
         if known.as_ref().is_some_and(|known| *known != address) {
             let moved = ChangeMembers::SetNodes(BTreeMap::from([(node_id, node)]));
-            self.raft.change_membership(moved, true).await.map_err(failed)?;
+            self.raft.change_membership(moved, true).await.map_err(unchanged)?;
         } else if known.is_none() {
-            self.raft.add_learner(node_id, node, true).await.map_err(failed)?;
+            self.raft.add_learner(node_id, node, true).await.map_err(unchanged)?;
         }
         let replaced: Vec<u64> = voters
             .iter()
@@ -295,8 +320,34 @@ impl Node {
         voters.retain(|id| !replaced.contains(id));
         voters.insert(node_id);
         tracing::info!(node = format!("{node_id:016x}"), address, ?replaced, "a voter joins the embedded store");
-        self.raft.change_membership(voters, false).await.map_err(failed)?;
+        self.raft.change_membership(voters, false).await.map_err(unchanged)?;
         Ok(Outcome::Done)
+    }
+
+    /// Takes the vote of a node that does not answer: one that does would only join again.
+    async fn dismiss(&self, node_id: u64) -> Result<Outcome, Outcome> {
+        let _one_at_a_time = self.joining.lock().await;
+        self.barrier.pass().await?;
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.membership().clone();
+        let refused = |text: String| Ok(Outcome::Refused(Refusal::Invalid(text)));
+        let Some(address) = membership.get_node(&node_id).map(|node| node.addr.clone()) else {
+            return refused(format!("the store has no member {node_id:016x}"));
+        };
+        if node_id == self.id() || forming::introduces_itself_as(self, &address, node_id).await {
+            return refused(format!("the member at {address} runs, and would join again: stop it first"));
+        }
+        let voters: BTreeSet<u64> = membership.voter_ids().filter(|id| *id != node_id).collect();
+        tracing::info!(node = format!("{node_id:016x}"), address, "a voter is removed from the embedded store");
+        self.raft.change_membership(voters, false).await.map_err(unchanged)?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn unchanged(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Outcome {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Outcome::NotLeader,
+        error => Outcome::Unavailable(format!("the membership was not changed: {error}")),
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use pgbaton_store::{Command, LeaseId, Refusal, Renewal, Response, Snapshot, Txn, TxnResult};
+use pgbaton_store::{Command, KvDone, KvTxn, LeaseId, Refusal, Renewal, Response, Snapshot, Txn, TxnResult};
 use serde::{Deserialize, Serialize};
 
 use crate::raft_types::TypeConfig;
@@ -78,12 +78,22 @@ pub(crate) enum Operation {
         node_id: u64,
         address: String,
     },
+    /// A transaction of etcd's protocol that changes nothing.
+    QueryKv(KvTxn),
+    /// A renewal that says nothing of a key, as clients of etcd's protocol ask for it.
+    KeepAlive(LeaseId),
+    /// What is known of a lease.
+    LeaseStatus(LeaseId),
+    /// Takes the vote of a node that is gone.
+    Dismiss {
+        node_id: u64,
+    },
 }
 
 impl Operation {
     /// Whether it may have taken effect although no answer came.
     pub(crate) fn changes(&self) -> bool {
-        matches!(self, Self::Change(_))
+        matches!(self, Self::Change(_) | Self::Dismiss { .. })
     }
 }
 
@@ -102,4 +112,10 @@ pub(crate) enum Outcome {
     Unavailable(String),
     /// It may have been done.
     Indeterminate(String),
+    QueriedKv(KvDone),
+    LeaseStatus {
+        granted: Duration,
+        left: Duration,
+        keys: Vec<Vec<u8>>,
+    },
 }

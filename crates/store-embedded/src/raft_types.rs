@@ -15,6 +15,8 @@ impl fmt::Display for Request {
             Command::LeaseGrant { .. } => "lease grant",
             Command::LeaseRevoke { .. } => "lease revoke",
             Command::LeaseExpire { .. } => "lease expiry",
+            Command::Kv(_) => "transaction of etcd's protocol",
+            Command::Compact { .. } => "compaction",
         };
         formatter.write_str(kind)
     }

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use pgbaton_store::{EventRing, LeaseTimes, Machine};
-use pgbaton_types::BootTime;
+use pgbaton_store::{EventRing, FirstMachine, LeaseTimes, Machine};
+use pgbaton_types::{BootTime, Revision};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use crate::codec;
+use crate::codec::{self, CodecError};
 use crate::log::Log;
 use crate::raft_types::alias::{Entry, LogIdT, Membership, Snapshot, SnapshotMeta};
 use crate::raft_types::{Answer, TypeConfig};
@@ -21,6 +22,8 @@ const EVENTS_MAX: usize = 2_000;
 pub(crate) struct Applied {
     pub(crate) machine: Machine,
     pub(crate) ring: EventRing,
+    /// The revision of `machine`, for those who wait for the next one.
+    pub(crate) revisions: watch::Sender<Revision>,
     /// Meaningful only while this node leads.
     pub(crate) times: LeaseTimes,
     /// The term in which this node leads, as far as `times` is concerned.
@@ -38,6 +41,29 @@ struct SnapshotRecord {
     machine: Machine,
 }
 
+/// The version of [`SnapshotRecord`].
+const SNAPSHOT_VERSION: u8 = 2;
+
+/// The snapshot of version 1, whose keys had no history.
+#[derive(Deserialize)]
+struct FirstSnapshotRecord {
+    last: Option<LogIdT>,
+    membership: Membership,
+    machine: FirstMachine,
+}
+
+impl SnapshotRecord {
+    fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        match codec::decode_as(SNAPSHOT_VERSION, bytes) {
+            Err(CodecError::Version { found: codec::VERSION, .. }) => {
+                let FirstSnapshotRecord { last, membership, machine } = codec::decode(bytes)?;
+                Ok(Self { last, membership, machine: machine.into() })
+            }
+            read => read,
+        }
+    }
+}
+
 /// openraft's state machine over [`Machine`]. Clones share the state.
 #[derive(Debug, Clone)]
 pub(crate) struct StateMachine {
@@ -51,6 +77,7 @@ impl StateMachine {
         let mut applied = Applied {
             machine: Machine::new(),
             ring: EventRing::new(EVENTS_MAX, Machine::new().revision()),
+            revisions: watch::Sender::new(Machine::new().revision()),
             times: LeaseTimes::default(),
             leads_in: None,
             last: None,
@@ -87,9 +114,10 @@ pub(crate) fn now() -> BootTime {
 impl Applied {
     fn replace(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         let record: SnapshotRecord =
-            codec::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            SnapshotRecord::read(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.ring.reset(record.machine.revision());
         self.machine = record.machine;
+        self.revisions.send_replace(self.machine.revision());
         self.last = record.last;
         self.membership = record.membership.clone();
         let meta = SnapshotMeta { last_log_id: record.last, last_membership: record.membership };
@@ -110,10 +138,13 @@ impl Applied {
             }
             EntryPayload::Normal(request) => {
                 let applied = self.machine.apply(&request.0);
-                if self.leads_in.is_some() {
+                // All of them are gone through: only where one may have come or gone.
+                if self.leads_in.is_some() && request.0.changes_leases() {
                     self.times.follow(now(), &self.machine);
                 }
                 self.ring.publish(&applied.events);
+                let revision = self.machine.revision();
+                self.revisions.send_if_modified(|told| std::mem::replace(told, revision) != revision);
                 Answer(Some(applied.result))
             }
         }
@@ -132,7 +163,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
                 machine: applied.machine.clone(),
             };
             let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
-            (meta, codec::encode(&record))
+            (meta, codec::encode_as(SNAPSHOT_VERSION, &record))
         };
         self.log.save_snapshot(bytes.clone()).await?;
         let snapshot = Snapshot { meta, snapshot: bytes };
@@ -176,5 +207,52 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         Ok(self.locked().snapshot.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pgbaton_store::LeaseId;
+    use pgbaton_types::Revision;
+
+    use super::*;
+    use crate::raft_types::Request;
+
+    /// Commands as version 1 wrote them: a lease of 10 s with the number 7; `/a` = 1, and `/l` = h1 under the lease; `/a` = 2; `/b` = 3; `/b`
+    /// deleted.
+    const COMMANDS: [&str; 5] = [
+        "010107904e",
+        "01000100022f6100000200022f6101310000022f6c026831010700",
+        "0100000100022f6101320000",
+        "0100000100022f6201330000",
+        "0100000101022f6200",
+    ];
+
+    /// The snapshot that version 1 made after them.
+    const SNAPSHOT: &str = "01000000000502022f61013202030200022f6c02683102020101070107904e";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_version_one_wrote_is_read() {
+        let mut replayed = Machine::new();
+        for command in COMMANDS {
+            let request: Request = codec::decode(&bytes(command)).unwrap();
+            replayed.apply(&request.0);
+        }
+        let read = SnapshotRecord::read(&bytes(SNAPSHOT)).unwrap().machine;
+        let all = read.range("/");
+        let keys: Vec<_> = all.iter().map(|pair| (pair.key.as_str(), pair.value.as_slice())).collect();
+        assert_eq!(keys, [("/a", b"2".as_slice()), ("/l", b"h1".as_slice())]);
+        assert_eq!((all[0].create_revision, all[0].mod_revision, all[0].version), (Revision(2), Revision(3), 2));
+        assert_eq!(read.revision(), Revision(5));
+        assert_eq!(read.leases().collect::<Vec<_>>(), [(LeaseId(7), Duration::from_secs(10))]);
+        assert_eq!(read.keys_under(LeaseId(7)), [b"/l"]);
+        assert_eq!(all, replayed.range("/"), "the log and the snapshot say the same");
+        assert_eq!(read.revision(), replayed.revision());
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use pgbaton_types::Revision;
 use serde::{Deserialize, Serialize};
 
+use crate::kv::{KvDone, KvTxn};
 use crate::machine::limits;
 use crate::{KeyValue, LeaseId, Refusal};
 
@@ -28,6 +29,23 @@ pub enum Command {
         /// Their numbers.
         ids: Vec<LeaseId>,
     },
+    /// Compare, then do, as clients of etcd's protocol ask for it.
+    Kv(KvTxn),
+    /// Forget the history before a revision.
+    Compact {
+        /// The first that is kept.
+        revision: Revision,
+    },
+}
+
+impl Command {
+    /// Whether leases begin or end by it.
+    pub fn changes_leases(&self) -> bool {
+        match self {
+            Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::LeaseExpire { .. } => true,
+            Self::Txn(_) | Self::Kv(_) | Self::Compact { .. } => false,
+        }
+    }
 }
 
 /// How a number is compared with the given one.
@@ -109,6 +127,17 @@ impl Compare {
     /// The key hangs on this lease.
     pub fn under_lease(key: impl Into<String>, lease: LeaseId) -> Self {
         Self::Lease { key: key.into(), lease: Some(lease) }
+    }
+
+    /// The key that it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Value { key, .. }
+            | Self::CreateRevision { key, .. }
+            | Self::ModRevision { key, .. }
+            | Self::Version { key, .. }
+            | Self::Lease { key, .. } => key,
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -336,4 +365,8 @@ pub enum Response {
         /// How many keys.
         keys: u64,
     },
+    /// Of a transaction of etcd's protocol.
+    Kv(KvDone),
+    /// The history was forgotten.
+    Compacted,
 }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LeaseId;
+use crate::kv::KvRefusal;
 use pgbaton_types::Revision;
 
 /// Why the store, being well and in touch with its majority, said no. Final: the same request gets the same answer
@@ -37,6 +38,9 @@ pub enum Refusal {
     /// The request contradicts itself, such as a put and a delete of one key in one transaction.
     #[error("the request is not valid: {0}")]
     Invalid(String),
+    /// A request of etcd's protocol is refused.
+    #[error(transparent)]
+    Kv(KvRefusal),
 }
 
 /// What came of a call to a store. The distinction that matters is whether a change may have happened.

@@ -168,12 +168,18 @@ impl Store for MemoryStore {
         ready(self.read(|state| state.machine.lease_ttl(id).ok_or(Refusal::LeaseNotFound(id))))
     }
 
-    fn renew(&self, renewal: Renewal, _deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn renew(&self, renewal: Renewal, _deadline: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
         ready(self.read(|state| {
             let barrier = state.times.arrive((self.clock)());
             state.machine.check_holder(&renewal.leader_key, renewal.epoch_create_revision, renewal.lease)?;
-            state.times.extend(renewal.lease, barrier).unwrap_or(Err(Refusal::LeaseNotFound(renewal.lease)))
+            state.times.extend(renewal.lease, barrier).unwrap_or(Err(Refusal::LeaseNotFound(renewal.lease)))?;
+            Ok(renewal.lease)
         }))
+    }
+
+    fn keep_session(&self, session: Renewal, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+        let renewed = self.renew(session, deadline);
+        Box::pin(async move { renewed.await.map(drop) })
     }
 
     fn watch<'a>(

@@ -34,8 +34,12 @@ pub trait Store: Send + Sync {
     ///
     /// `Ok` means: the lease was extended by its time to live, counted from the request's arrival at whoever leads (so
     /// the caller's `sent + ttl` is safe), and after that arrival the key still had that create revision and that
-    /// lease, linearizably. A refusal means that the baton is lost. Any other error says nothing: the deadline stays what it was.
-    fn renew(&self, renewal: Renewal, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// lease, linearizably. It gives the lease that the key hangs on from then on: the same, or another one that took its place with
+    /// the same time to live. A refusal means that the baton is lost. Any other error says nothing: the deadline stays what it was.
+    fn renew(&self, renewal: Renewal, deadline: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>>;
+
+    /// Extends a lease on which no baton hangs: the same, but nothing rests on its time, and the lease is never another one.
+    fn keep_session(&self, session: Renewal, deadline: Duration) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Watches keys that begin with `prefix` from the changes of `from_revision` on, that one included: pass a snapshot's
     /// revision plus one to see everything after it.

@@ -61,4 +61,9 @@ impl WatchSender {
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
+
+    /// Waits until the watcher has gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
 }

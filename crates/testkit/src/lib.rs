@@ -14,23 +14,33 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod debian;
 pub mod dirs;
+pub mod etcd;
 pub mod host;
 pub mod install;
+pub mod linear;
 pub mod netns;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod python;
+pub mod slow_disk;
 pub mod user;
+pub mod voters;
 pub mod wait;
 pub mod writer;
 
 pub use cluster::Cluster;
 pub use dirs::TempDir;
+pub use etcd::{ETCD, Etcd};
 pub use host::{Host, HostProgram};
 pub use install::install;
 pub use netns::Network;
 pub use ports::PortLease;
 pub use process::{Launch, Process};
+pub use python::Venv;
+pub use slow_disk::SlowDisk;
 pub use user::OsUser;
+pub use voters::Voters;
 pub use writer::Writer;

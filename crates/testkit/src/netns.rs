@@ -24,6 +24,9 @@ const OWN_ADDRESS: u8 = 254;
 /// Hosts of one network at most, well below the 253 addresses: more is a mistake in a test.
 const HOSTS_MAX: u8 = 20;
 
+/// A card's address that no card has: made by hand, never given out by a maker (IEEE 802, the locally administered bit).
+const NOBODY: &str = "02:00:00:00:00:fe";
+
 /// Why a network cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -97,6 +100,25 @@ impl Network {
     /// Puts a cut link back.
     pub fn heal(&self, host: u8) -> Result<(), NetworkError> {
         ip(&format!("link set {} master {}", self.port(host), self.bridge()))
+    }
+
+    /// Parts two hosts from each other and from nobody else: what one sends to the other is lost, without any answer.
+    pub fn part(&self, one: u8, other: u8) -> Result<(), NetworkError> {
+        // Packets go to a card that does not exist. A route that leads nowhere would be an error at once for who sends.
+        let lose = |from: u8, to: u8| {
+            let (namespace, address) = (self.namespace(from), self.address(to));
+            ip(&format!("-n {namespace} neigh replace {address} lladdr {NOBODY} nud permanent dev eth0"))
+        };
+        lose(one, other)?;
+        lose(other, one)
+    }
+
+    /// Puts them together again.
+    pub fn rejoin(&self, one: u8, other: u8) -> Result<(), NetworkError> {
+        let find =
+            |from: u8, to: u8| ip(&format!("-n {} neigh delete {} dev eth0", self.namespace(from), self.address(to)));
+        find(one, other)?;
+        find(other, one)
     }
 
     fn bridge(&self) -> String {

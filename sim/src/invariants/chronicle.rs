@@ -15,8 +15,10 @@ pub(crate) struct Chronicle {
     /// For each member the life of its server that ran while the cluster was paused: nobody enforces anything on it,
     /// until its guard is armed again after the pause.
     tainted: Vec<Option<u64>>,
-    /// When the store was wiped last.
+    /// When the store was wiped last, or an older copy put in its place.
     pub(crate) wiped: Option<Time>,
+    /// An older copy of the store was put in its place.
+    pub(crate) restored: bool,
     /// When a directory was lost last.
     directory_lost: Option<Time>,
 }
@@ -36,7 +38,7 @@ pub(crate) struct Grant {
 
 impl Chronicle {
     pub(super) fn new(members: usize) -> Self {
-        Self { grants: Vec::new(), tainted: vec![None; members], wiped: None, directory_lost: None }
+        Self { grants: Vec::new(), tainted: vec![None; members], wiped: None, restored: false, directory_lost: None }
     }
 
     /// What has to be known when the invariants look at the moment.
@@ -50,6 +52,10 @@ impl Chronicle {
                 self.grants.push(Grant { member: *member, epoch: *epoch, at: world.now, handed_over });
             }
             Moment::Operated(OperatorKind::WipeStore) => self.wiped = Some(world.now),
+            Moment::Operated(OperatorKind::RestoreStore) => {
+                self.wiped = Some(world.now);
+                self.restored = true;
+            }
             Moment::Operated(OperatorKind::LoseDirectory) => self.directory_lost = Some(world.now),
             Moment::Changed | Moment::Acknowledged { .. } => {
                 let paused = world.scenario.settings[0].paused;

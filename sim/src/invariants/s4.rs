@@ -112,6 +112,7 @@ mod tests {
         let revision = observation.store.revision;
         observation.memory.race = Some(Race { since: BootTime(1), asked: BootTime(1), revision });
         let answer = PeerAnswer {
+            timeline_given: None,
             asked: BootTime(2),
             system_id: None,
             primary: false,

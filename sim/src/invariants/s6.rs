@@ -3,6 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgbaton_types::{Epoch, HistoryEntry, SystemId, TimelineId};
 
 use super::{Chronicle, Invariant, Moment, name};
+use crate::host::Host;
+use crate::network::Traffic;
 use crate::world::World;
 
 /// **S6**: epochs only grow and none is granted twice, also after the store was wiped; each timeline number stands for
@@ -22,7 +24,18 @@ impl Invariant for NumbersOnce {
         match moment {
             Moment::Granted { member, epoch } => {
                 // An epoch that was granted and wiped before anybody heard of it was never acted on.
-                let heard = world.hosts.iter().map(|host| host.durable.promised).max().unwrap_or_default();
+                // A copy that is put in place between a look and the acquisition: the member refuses what it is given.
+                if past.restored && *epoch <= world.hosts[*member].durable.promised {
+                    return Ok(());
+                }
+                // Where a copy has forgotten an epoch, so may have whoever is out of reach: nobody asks for an answer that may never come. An
+                // epoch's holder is in reach, or its lease has ended (S1).
+                let in_reach = |(other, host): &(usize, &Host)| {
+                    let awake = host.up && !host.frozen && host.agent.alive;
+                    !past.restored || other == member || awake && world.network.reaches(*member, *other, Traffic::Peers)
+                };
+                let hosts = world.hosts.iter().enumerate().filter(in_reach);
+                let heard = hosts.map(|(_, host)| host.durable.promised).max().unwrap_or_default();
                 let highest = if past.wiped.is_some() { heard } else { self.highest.max(heard) };
                 if *epoch <= highest {
                     return Err(format!("{} was granted {epoch} after {highest}", name(world, *member)));

@@ -89,7 +89,7 @@ fn save_tail(context: &Context) {
     };
     let timeline = control.checkpoint_timeline;
     let now = pgbaton_types::BootTime::default();
-    let history = keys::cluster(&context.view.keys(), None, now, 0).history;
+    let history = keys::cluster(&context.view.keys(), keys::Own::default(), now, 0).history;
     let Some(parted) = history.and_then(|history| history.end_of(timeline)).flatten() else { return };
     match pgbaton_postgres::save_wal_tail(&data_dir, timeline, parted) {
         Ok(names) => tracing::info!(

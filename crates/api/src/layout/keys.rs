@@ -6,6 +6,9 @@ pub struct Keys {
     base: String,
 }
 
+/// The base of epochs, below the cluster's prefix: a number that only grows. Patroni ignores it.
+pub const EPOCH_BASE: &str = "pgbaton/base";
+
 impl Keys {
     /// The keys of `scope` in `namespace`; slashes at the ends and doubled ones do not count.
     pub fn new(namespace: &str, scope: &str) -> Self {

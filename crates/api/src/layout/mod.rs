@@ -9,7 +9,7 @@ mod status;
 
 pub use failover::FailoverRecord;
 pub use history::{HistoryRecord, HistoryRow};
-pub use keys::Keys;
+pub use keys::{EPOCH_BASE, Keys};
 pub use member::MemberRecord;
 pub use status::StatusRecord;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgbaton_types::TimelineId;
 
 use crate::decision::{Action, OperationKind, QuarantineReason};
-use crate::observation::{Directory, Initialize, Observation, Work};
+use crate::observation::{Directory, Initialize, Listed, Observation, Work};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::leader::highest_promise;
@@ -53,10 +53,17 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
             plan.begin(OperationKind::Quarantine { why: QuarantineReason::Incomplete });
             plan.taken(Step::Bootstrap, "an earlier bootstrap was not completed: puts its directory away")
         }
-        (_, Initialize::UnderWay { mine: true }) => {
-            plan.begin(OperationKind::Initdb);
-            plan.taken(Step::Bootstrap, "makes the new cluster")
-        }
+        (_, Initialize::UnderWay { mine: true }) => match beside_data(seen) {
+            // A store that was restored from an older copy may know a claim that is over.
+            Some(why) => {
+                plan.act(Action::WithdrawClaim);
+                plan.taken(Step::Bootstrap, format!("{why}: withdraws its claim"))
+            }
+            None => {
+                plan.begin(OperationKind::Initdb);
+                plan.taken(Step::Bootstrap, "makes the new cluster")
+            }
+        },
         (_, Initialize::Absent) => match why_not(plan, seen) {
             Some(why) => plan.blocked(Step::Bootstrap, why),
             None => {
@@ -78,18 +85,19 @@ fn why_not(plan: &Plan<'_>, seen: &Observation) -> Option<String> {
     if plan.settings.nofailover {
         return Some("it has the tag nofailover: leaves it to others".to_owned());
     }
-    if let Some((name, _)) = seen.store.cluster.members.iter().find(|(name, facts)| facts.has_data && **name != seen.me)
-    {
-        return Some(format!("{name} holds data: no new cluster is made beside it"));
-    }
-    for listed in &seen.store.listed {
-        match listed.heard(seen.now) {
-            None => return Some(format!("{} has not said whether it holds data", listed.address)),
-            Some(host) if host.system_id.is_some() || host.primary_may_run => {
-                return Some(format!("{} holds data: no new cluster is made beside it", listed.address));
-            }
-            Some(_) => {}
-        }
-    }
-    None
+    let silent = seen.store.listed.iter().find(|listed| listed.heard(seen.now).is_none());
+    beside_data(seen).or(silent.map(|listed| format!("{} has not said whether it holds data", listed.address)))
+}
+
+/// Who is known to have data.
+fn beside_data(seen: &Observation) -> Option<String> {
+    let members = &seen.store.cluster.members;
+    let member = members.iter().find(|(name, facts)| facts.has_data && **name != seen.me);
+    let holds = |listed: &&Listed| {
+        let host = listed.heard(seen.now);
+        host.is_some_and(|host| host.system_id.is_some() || host.primary_may_run)
+    };
+    let who = member.map(|(name, _)| name.to_string());
+    let who = who.or_else(|| seen.store.listed.iter().find(holds).map(|listed| listed.address.clone()));
+    who.map(|who| format!("{who} holds data: no new cluster is made beside it"))
 }

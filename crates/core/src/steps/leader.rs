@@ -249,7 +249,9 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
         plan.act(Action::RecordInitialize { system_id: database.system_id, epoch: lease.epoch });
     }
     plan.act(Action::PublishPosition { position: status.position });
-    if cluster.history.as_ref() != Some(&status.history) {
+    // In each reign anew: by it a member knows whether the store remembers everything.
+    let earlier = cluster.history_epoch.is_some_and(|published| published < lease.epoch);
+    if earlier || cluster.history.as_ref() != Some(&status.history) {
         plan.act(Action::PublishHistory { history: status.history.clone() });
     }
     plan.act(Action::SetSlots { members: seen.other_members().cloned().collect::<Vec<MemberName>>() });
@@ -297,7 +299,10 @@ pub(crate) fn next_timeline(plan: &Plan<'_>) -> TimelineId {
     let hosts = plan.seen.store.listed.iter().filter_map(|listed| listed.host.as_ref()?.timeline);
     let elsewhere = peers.chain(hosts).max().unwrap_or(TimelineId(0));
     let reserved = cluster.reserved.map_or(TimelineId(0), |reservation| reservation.timeline);
-    own.max(published).max(reserved).max(elsewhere).next()
+    // And one that was restored from an older copy what its members have seen in it.
+    let given = plan.seen.peers.values().map(|answer| answer.timeline_given).max().flatten();
+    let given = given.max(plan.memory.timeline_given).unwrap_or(TimelineId(0));
+    own.max(published).max(reserved).max(elsewhere).max(given).next()
 }
 
 /// The highest epoch that any member is known to have seen.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgbaton_types::{BootTime, MemberName, TimelineId};
+use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
 
 use crate::bugs::Bug;
 use crate::decision::Action;
@@ -11,7 +11,7 @@ use crate::election::{Candidate, better_than};
 use crate::facts::vote_position;
 use crate::memory::Race;
 use crate::observation::{
-    ControlState, Directory, FailoverRequest, Initialize, Observation, Server, StandbyStatus, Work,
+    ControlState, Directory, FailoverRequest, Initialize, Observation, PeerAnswer, Server, StandbyStatus, Work,
 };
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
@@ -74,10 +74,46 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let Some(standby) = seen.standby() else {
         return plan.blocked(Step::Race, "does not lead: its server is not a standby that answers");
     };
+    if seen.store.cluster.initialize == (Initialize::UnderWay { mine: true }) && !made_here(seen) {
+        plan.act(Action::WithdrawClaim);
+        let why =
+            "this member has claimed to make the cluster, and its data was not made for that: withdraws its claim";
+        return plan.taken(Step::Race, why);
+    }
     if let Some(why) = no_history(plan) {
         return plan.blocked(Step::Race, why);
     }
+    if let Some(end) = forgotten_lease_ends(plan) {
+        plan.memory.race = None;
+        plan.wake_at_latest(end);
+        let why = "the store has gone back to an older copy: waits until a lease must have ended that it does not know any more";
+        return plan.blocked(Step::Race, why);
+    }
     run(plan, standby)
+}
+
+/// A member has seen an epoch that the store does not show: it is older news, or a copy that was put in its place.
+fn knows_less(plan: &mut Plan<'_>, asked: BootTime) -> Option<String> {
+    let store = &plan.seen.store;
+    let highest = highest_promise(plan);
+    let known = matches!(store.cluster.initialize, Initialize::Done(_));
+    let at = Epoch::of(store.cluster.base, store.revision);
+    if !known || highest <= at.max(plan.memory.store_forgot) {
+        return None;
+    }
+    // The answers came within that time, and what is read after them shows what they had seen.
+    if store.as_of.is_some_and(|as_of| as_of >= asked + ASK_TIME) {
+        plan.memory.forgotten_by_store(highest, plan.seen.now);
+    }
+    Some(format!("a member has seen {highest}, which the store does not show: reads it again"))
+}
+
+/// When a lease has surely ended that a store has forgotten: it was renewed for the last time before the store went back.
+fn forgotten_lease_ends(plan: &Plan<'_>) -> Option<BootTime> {
+    let end = plan.memory.store_went_back? + plan.memory.longest_ttl;
+    // What a wiped store has forgotten every listed host is asked for.
+    let known = matches!(plan.seen.store.cluster.initialize, Initialize::Done(_));
+    (known && !plan.seen.now.reached(end)).then_some(end)
 }
 
 /// An operator named this member in a manual failover, and so took the loss upon himself.
@@ -137,17 +173,16 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
         let why = format!("{name} still runs as a primary");
         return look_again(plan, why);
     }
+    if let Some(why) = knows_less(plan, race.asked) {
+        plan.wake_after(ASK_TIME);
+        return plan.blocked(Step::Race, why);
+    }
     if manual(seen) {
         return acquire(plan, "an operator asked for this member");
     }
-    let others: Vec<Candidate> = answers
-        .iter()
-        .filter(|(_, answer)| answer.unfit.is_none() || settings.bugs.has(Bug::Patroni1054))
-        .filter_map(|(name, answer)| {
-            let history = answer.history.clone()?;
-            Some(Candidate { member: (*name).clone(), history, position: answer.position, priority: answer.priority })
-        })
-        .collect();
+    let fit = |answer: &PeerAnswer| answer.unfit.is_none() || settings.bugs.has(Bug::Patroni1054);
+    let others = answers.iter().filter(|(_, answer)| fit(answer));
+    let others: Vec<Candidate> = others.filter_map(|(name, answer)| candidate(name, answer)).collect();
     let own = Candidate {
         member: seen.me.clone(),
         history: standby.history.clone(),
@@ -162,6 +197,12 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
         return look_again(plan, why);
     }
     acquire(plan, format!("the most advanced of {} that answered, at {}", others.len() + 1, own.position))
+}
+
+/// A member by what it said of itself; none if it said too little.
+fn candidate(name: &MemberName, answer: &PeerAnswer) -> Option<Candidate> {
+    let history = answer.history.clone()?;
+    Some(Candidate { member: name.clone(), history, position: answer.position, priority: answer.priority })
 }
 
 impl Race {
@@ -238,13 +279,19 @@ pub(crate) fn acquire_for_running_primary(plan: &Plan<'_>) -> Option<Action> {
     })
 }
 
+/// Nobody makes a cluster beside this member's claim, and it had no data when it claimed: a primary's data was made under it.
+fn made_here(seen: &Observation) -> bool {
+    matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown))
+}
+
 /// A store that does not know this cluster says nothing about who leads: it makes a server with data a primary only when
 /// every listed host was heard in this round of questions, and none can be one.
 fn no_history(plan: &Plan<'_>) -> Option<String> {
     let seen = plan.seen;
     match seen.store.cluster.initialize {
         Initialize::Done(_) => return None,
-        Initialize::UnderWay { .. } => return Some("a member is making the cluster right now".to_owned()),
+        Initialize::UnderWay { mine: false } => return Some("another member is making the cluster".to_owned()),
+        Initialize::UnderWay { mine: true } => return None,
         Initialize::Absent => {}
     }
     let Some(own) = seen.database().map(|database| database.system_id) else {

@@ -139,6 +139,7 @@ impl Stage {
             "published" => {
                 self.seen.store.cluster.position = words.lsn()?;
                 self.seen.store.cluster.history = words.keyed("timeline").map(words::history).transpose()?;
+                self.seen.store.cluster.history_epoch = words.keyed("in").map(words::epoch).transpose()?;
             }
             "reserved" => {
                 let timeline = TimelineId(words.number()?);
@@ -285,6 +286,12 @@ impl Stage {
                 .map_or(Ok(1), |text| text.parse().map_err(|_| format!("{text:?} is no number")))?,
             checkpointed: words.flag("checkpointed"),
             promised: words.keyed("promised").map_or(Ok(Epoch(0)), words::epoch)?,
+            timeline_given: words
+                .keyed("given")
+                .map(str::parse)
+                .transpose()
+                .map_err(|_| "given=NUMBER")?
+                .map(TimelineId),
             prepared: words.keyed("prepared").map(words::epoch).transpose()?,
             proof,
         };
@@ -394,6 +401,7 @@ fn initialize(words: &mut Words<'_>) -> Result<Initialize, String> {
 fn describe(action: &Action) -> String {
     match action {
         Action::ClaimBootstrap => "claim the bootstrap".to_owned(),
+        Action::WithdrawClaim => "withdraw the claim".to_owned(),
         Action::RecordInitialize { system_id, epoch } => format!("record the identity {system_id} in {epoch}"),
         Action::AcquireLease { reserve, above, .. } => {
             let above = if above.0 == 0 { String::new() } else { format!(", above {above}") };

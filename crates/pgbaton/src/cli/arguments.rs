@@ -48,6 +48,11 @@ pub(crate) enum Command {
         /// environment variables PATRONI_* are read alone
         config: Option<PathBuf>,
     },
+    /// Run a voter of the members' store without a server, for a place where only the majority is to be kept
+    Witness {
+        /// Its configuration: of a member's, the section raft and the key log.level
+        config: Option<PathBuf>,
+    },
     /// Show the members of the cluster
     List(List),
     /// Show the members as a tree of who streams from whom
@@ -82,8 +87,45 @@ pub(crate) enum Command {
         /// Only these members
         members: Vec<String>,
     },
+    /// Look at the store that the members share, or move the cluster's keys to another one
+    #[command(subcommand)]
+    Store(Store),
     /// Show it on this machine: three members, a primary that dies, a switchover
     Demo(crate::demo::Options),
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Ask every endpoint of the store how it is
+    Status,
+    /// Show who votes in the store
+    Members,
+    /// Let a new member into etcd; a member of the embedded store adds itself
+    Add {
+        /// Where its peers reach it, such as http://10.0.0.4:2380
+        peer_url: String,
+    },
+    /// Take the vote of a member that is gone for good
+    Remove {
+        /// Its number, as `store members` shows it
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+    },
+    /// Have the members of etcd give unused room on their disks back, one after the other
+    Defrag,
+    /// Write the cluster's keys, but those that hang on a lease, as JSON to a file
+    Export {
+        /// The file; it must not exist yet
+        file: PathBuf,
+    },
+    /// Put exported keys into a store that does not know this cluster
+    Import {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// `list`.

@@ -21,6 +21,12 @@ const URL_VARIABLE: &str = "PGBATON_URL";
 const CREDENTIAL_VARIABLES: [(&str, &str); 2] =
     [("PATRONI_CTL_USERNAME", "PATRONI_CTL_PASSWORD"), ("PATRONI_RESTAPI_USERNAME", "PATRONI_RESTAPI_PASSWORD")];
 
+/// The configuration that the environment names.
+pub(crate) fn config_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let named = |name| environment.get(name).filter(|value| !value.is_empty());
+    CONFIG_VARIABLES.into_iter().find_map(named).map(PathBuf::from)
+}
+
 /// The way to the cluster: the REST APIs that are known at first, and all members as soon as one has answered.
 pub(crate) struct Members {
     http: HttpClient,
@@ -36,7 +42,7 @@ impl Members {
         let mut urls = global.url.clone();
         let mut config = global.config_file.clone();
         if urls.is_empty() && config.is_none() {
-            config = CONFIG_VARIABLES.into_iter().find_map(named).map(PathBuf::from);
+            config = config_in(&environment);
             urls = named(URL_VARIABLE).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default();
         }
         let mut seeds: Vec<String> = urls.iter().map(|url| base_of(url)).collect();
@@ -49,7 +55,13 @@ impl Members {
             seeds.push(format!("http://{}", local.restapi.connect_address));
             // The other members' APIs are known to the store only; on most clusters they have the same port.
             let port = local.restapi.connect_address.port;
-            for partner in local.store.network.iter().flat_map(|network| &network.partner_addrs) {
+            for partner in local
+                .store
+                .embedded()
+                .and_then(|store| store.network.as_ref())
+                .iter()
+                .flat_map(|network| &network.partner_addrs)
+            {
                 let guess = pgbaton_config::HostPort { host: partner.host.clone(), port };
                 seeds.push(format!("http://{guess}"));
             }

@@ -10,11 +10,11 @@ mod table;
 mod view;
 
 pub(crate) use arguments::{
-    Again, Command, EditConfig, Failover, Format, List, Pause, PgbatonArguments, Reinit, Restart, Role, Switchover,
-    Topology,
+    Again, Command, EditConfig, Failover, Format, Global, List, Pause, PgbatonArguments, Reinit, Restart, Role, Store,
+    Switchover, Topology,
 };
 pub(crate) use failure::Failure;
-pub(crate) use members::{Members, body_text};
+pub(crate) use members::{Members, body_text, config_in};
 pub(crate) use out::Out;
 pub(crate) use prompt::{ask, confirm};
 pub(crate) use schedule::{When, now_text, parse_when};

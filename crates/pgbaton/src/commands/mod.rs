@@ -11,12 +11,16 @@ mod reinit;
 mod restart;
 mod select;
 mod show_config;
+mod store;
 
 use crate::cli::{Command, Failure, Members, Out, PgbatonArguments};
 
 /// Runs one of them.
 pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<(), Failure> {
     let format = arguments.global.format;
+    if let Command::Store(command) = &arguments.command {
+        return store::run(&arguments.global, command, format, out).await;
+    }
     let members = Members::new(&arguments.global)?;
     match arguments.command {
         Command::List(options) => list::list(&members, &options, format, out).await,
@@ -32,8 +36,8 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
 
         Command::Explain { members: names } => explain::run(&members, &names, format, out).await,
-        Command::Agent { .. } | Command::Demo(_) => {
-            unreachable!("main runs these without a cluster")
+        Command::Agent { .. } | Command::Witness { .. } | Command::Demo(_) | Command::Store(_) => {
+            unreachable!("these run without asking members")
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::ground::Ground;
 
 /// What is replaced in a right configuration, and what is said about it. `DIR` is the directory of the test, `BIN` that of
 /// PostgreSQL's programs.
-const REFUSED: [(&str, &str, &str, &[&str]); 21] = [
+const REFUSED: [(&str, &str, &str, &[&str]); 24] = [
     (
         "an open bracket",
         "scope: bad",
@@ -40,7 +40,30 @@ const REFUSED: [(&str, &str, &str, &[&str]); 21] = [
         "    loop_wait: 1\n    synchronous_mode: true\n",
         &["synchronous_mode is set to 'true'", "a.yml:11:"],
     ),
-    ("another store", "raft:\n", "etcd3: {hosts: '127.0.0.1:2379'}\nraft:\n", &["etcd3", "a.yml:5:"]),
+    (
+        "another store",
+        "raft:\n",
+        "consul: {host: '127.0.0.1:8500'}\nraft:\n",
+        &["'consul' is not supported", "a.yml:5:"],
+    ),
+    (
+        "two stores",
+        "raft:\n",
+        "etcd3: {hosts: '127.0.0.1:2379'}\nraft:\n",
+        &["sections for two stores: etcd3 and raft", "a.yml:7:"],
+    ),
+    (
+        "a certificate for nobody",
+        "raft:\n",
+        "raft:\n  certfile: /nowhere/cert.pem\n",
+        &["raft.self_addr is missing", "a.yml:6:"],
+    ),
+    (
+        "a store whose certificate is not there",
+        "raft:\n",
+        "raft:\n  self_addr: 127.0.0.1:2380\n  certfile: /nowhere/cert.pem\n",
+        &["raft.certfile: /nowhere/cert.pem cannot be read", "correct it"],
+    ),
     ("a missing key", "name: a\n", "", &["name is missing", "add a line such as 'name: pg-1'"]),
     (
         "no password beyond loopback",

@@ -74,7 +74,7 @@ fn archiving(directory: &Path) -> Cluster {
         "while [ -e {place}/{HOLD} ]; do sleep 0.1; done; cp %p {place}/%f.new && mv {place}/%f.new {place}/%f"
     );
     let parameters = vec!["archive_mode: \"on\"".to_owned(), format!("archive_command: '{command}'")];
-    let mut cluster = prepared(Options { parameters, ..Options::default() });
+    let mut cluster = prepared(Options { parameters, ..super::options() });
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
     cluster

@@ -1,13 +1,13 @@
 //! Members form the cluster in whatever order they start, again after a lost disk and after a wiped store.
 
 use pgbaton_testkit::Cluster;
-use pgbaton_testkit::cluster::{Options, Part};
+use pgbaton_testkit::cluster::Part;
 
 use super::{LIMIT, prepared, value, wait_for_value};
 
 #[test]
 fn the_last_of_the_list_may_be_the_first_to_start() {
-    let mut cluster = prepared(Options::default());
+    let mut cluster = prepared(super::options());
     for member in [2, 1, 0] {
         cluster.start(member).unwrap();
         listens(&cluster, member);

@@ -86,7 +86,7 @@ fn ended(cluster: &Cluster, member: usize) {
 }
 
 /// Waits until the member's agent sees its server, and the holder's has its lease.
-fn knows_its_server(cluster: &Cluster, member: usize) {
+pub(super) fn knows_its_server(cluster: &Cluster, member: usize) {
     cluster
         .awaiting("an agent that knows its server", LIMIT, || {
             let status = cluster.rest(member, "GET", "/patroni", "", LIMIT)?.json();
@@ -98,7 +98,7 @@ fn knows_its_server(cluster: &Cluster, member: usize) {
         .unwrap();
 }
 
-fn pause(cluster: &Cluster, member: usize, paused: bool) {
+pub(super) fn pause(cluster: &Cluster, member: usize, paused: bool) {
     let answer = cluster.rest(member, "PATCH", "/config", &format!("{{\"pause\": {paused}}}"), LIMIT).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     guard_armed(cluster, member, !paused);

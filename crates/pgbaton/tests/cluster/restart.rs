@@ -13,7 +13,7 @@ const MEMBER: usize = 0;
 
 #[test]
 fn restarts_wait_for_their_time_and_what_waited_for_one_is_gone_after_it() {
-    let mut cluster = prepared(Options { members: 1, ..Options::default() });
+    let mut cluster = prepared(Options { members: 1, ..super::options() });
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
     cluster

@@ -7,7 +7,7 @@ use super::{LIMIT, others, prepared, value, wait_for_value};
 #[test]
 fn a_member_that_is_gone_for_good_loses_its_slot_and_a_new_one_is_made_when_it_comes_back() {
     let dcs = vec!["member_slots_ttl: 3".to_owned()];
-    let mut cluster = prepared(Options { dcs, ..Options::default() });
+    let mut cluster = prepared(Options { dcs, ..super::options() });
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
     let primary = cluster.wait_primary(LIMIT).unwrap();

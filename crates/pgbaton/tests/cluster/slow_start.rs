@@ -61,7 +61,7 @@ fn without_another_member_it_is_waited_for() {
 fn held_back(programs: &HeldBack, members: u8) -> Cluster {
     let bin_dir = Some(programs.directory.path().to_owned());
     let dcs = vec!["primary_start_timeout: 2".to_owned()];
-    let mut cluster = prepared(Options { members, bin_dir, dcs, ..Options::default() });
+    let mut cluster = prepared(Options { members, bin_dir, dcs, ..super::options() });
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
     cluster

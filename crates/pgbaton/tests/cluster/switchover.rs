@@ -64,7 +64,7 @@ fn refused(cluster: &Cluster, writer: &Writer, from: usize, to: usize) {
 
 #[test]
 fn switchovers_at_random_instants_of_a_new_cluster_lose_nothing() {
-    let mut cluster = super::prepared(pgbaton_testkit::cluster::Options::default());
+    let mut cluster = super::prepared(super::options());
     cluster.start_all().unwrap();
     let writer = writing(&cluster);
     let mut random = Random::new(20, 0);
@@ -93,7 +93,7 @@ fn other_of(one: usize, two: usize) -> usize {
 #[test]
 fn a_standby_that_takes_no_more_wal_holds_no_stop_of_the_primary_up() {
     // A stop may take as long as this allows: on a busy machine the least that is possible is not enough for anything.
-    let patient = pgbaton_testkit::cluster::Options { ttl: 10.0, retry_timeout: 4.0, ..Default::default() };
+    let patient = pgbaton_testkit::cluster::Options { ttl: 10.0, retry_timeout: 4.0, ..super::options() };
     let mut cluster = super::prepared(patient);
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::Part;
 use crate::dirs::DirError;
+use crate::etcd::EtcdError;
 use crate::host::HostError;
 use crate::netns::NetworkError;
 use crate::ports::PortError;
@@ -35,6 +36,9 @@ pub enum ClusterError {
     /// A host that did not do what it was asked.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// No etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// The writer failed.
     #[error(transparent)]
     Writer(#[from] WriterError),

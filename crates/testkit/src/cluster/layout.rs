@@ -21,11 +21,24 @@ pub enum Place {
     Namespaces,
 }
 
+/// What the members share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The store that each of them carries.
+    Embedded,
+    /// A real etcd of so many members, on loopback.
+    Etcd(usize),
+}
+
 /// How a cluster is made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
+    /// What the members share.
+    pub store: StoreKind,
     /// How many members; each is a voter.
     pub members: u8,
+    /// Voters of the embedded store besides them, as `host:port`: witnesses, which the test runs itself.
+    pub witnesses: Vec<String>,
     /// Where they are.
     pub place: Place,
     /// `ttl`, in seconds, at least 5.
@@ -50,7 +63,9 @@ impl Default for Options {
     /// Three members on loopback with the shortest lease: what most tests want.
     fn default() -> Self {
         Self {
+            store: StoreKind::Embedded,
             members: 3,
+            witnesses: Vec::new(),
             place: Place::Loopback,
             ttl: 5.0,
             loop_wait: 1.0,
@@ -75,7 +90,8 @@ pub(super) struct Member {
     pub(super) postgres: SocketAddr,
     /// Where its REST server listens.
     pub(super) rest: SocketAddr,
-    raft: SocketAddr,
+    /// Where its voter listens.
+    pub(super) raft: SocketAddr,
     /// Its own directory: data, store, sockets, log.
     pub(super) directory: PathBuf,
     /// Whom it runs as.
@@ -124,16 +140,27 @@ impl Member {
         self.directory.join("member.log")
     }
 
-    /// Its configuration, in Patroni's format.
-    pub(super) fn yaml(&self, options: &Options, members: &[Self], bin_dir: &Path) -> String {
-        let Self { name, postgres, rest, raft, .. } = self;
-        let Options { ttl, loop_wait, retry_timeout, max_connections, extra, .. } = options;
-        let (directory, bin_dir) = (self.directory.display(), bin_dir.display());
+    /// The section of the embedded store.
+    fn raft_section(&self, members: &[Self], witnesses: &[String]) -> String {
+        let (directory, raft) = (self.directory.display(), self.raft);
         let others = members.iter().filter(|other| other.number != self.number);
-        let others: Vec<_> = others.map(|other| format!("- {}", other.raft)).collect();
+        let others = others.map(|other| other.raft.to_string()).chain(witnesses.iter().cloned());
+        let others: Vec<_> = others.map(|other| format!("- {other}")).collect();
         // A cluster of one has nobody to name.
         let heading = if others.is_empty() { "" } else { "  partner_addrs:\n" };
         let partners = format!("{heading}{}", indented(4, &others));
+        format!("raft:\n  data_dir: {directory}/raft\n  self_addr: {raft}\n  password: test-raft\n{partners}")
+    }
+
+    /// Its configuration, in Patroni's format; `etcd` are the endpoints of the store, if it is one.
+    pub(super) fn yaml(&self, options: &Options, members: &[Self], etcd: Option<&[String]>, bin_dir: &Path) -> String {
+        let Self { name, postgres, rest, .. } = self;
+        let store = match etcd {
+            Some(endpoints) => format!("etcd3:\n  hosts: {}\n", endpoints.join(",")),
+            None => self.raft_section(members, &options.witnesses),
+        };
+        let Options { ttl, loop_wait, retry_timeout, max_connections, extra, .. } = options;
+        let (directory, bin_dir) = (self.directory.display(), bin_dir.display());
         let dcs = indented(4, &options.dcs);
         let parameters = indented(8, &options.parameters);
         format!(
@@ -142,11 +169,7 @@ name: {name}
 restapi:
   listen: {rest}
   connect_address: {rest}
-raft:
-  data_dir: {directory}/raft
-  self_addr: {raft}
-  password: test-raft
-{partners}bootstrap:
+{store}bootstrap:
   dcs:
     ttl: {ttl}
     loop_wait: {loop_wait}
@@ -213,7 +236,7 @@ mod tests {
             let members = Member::all(&options, None, &directory, &user);
             let members = members.unwrap_or_else(|error| panic!("{error}"));
             for member in &members {
-                let text = member.yaml(&options, &members, Path::new("/usr/lib/postgresql/15/bin"));
+                let text = member.yaml(&options, &members, None, Path::new("/usr/lib/postgresql/15/bin"));
                 let loaded = pgbaton_config::load_text("member.yml", &text).unwrap();
                 assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
                 std::fs::remove_dir(&member.directory).unwrap();

@@ -24,12 +24,12 @@ use rustix::process::{Pid, Signal};
 use crate::process::Launch;
 use crate::user::OsUser;
 use crate::writer::{Target, Writer};
-use crate::{Host, HostProgram, Network, TempDir, install, postgres, wait};
+use crate::{Etcd, Host, HostProgram, Network, TempDir, install, postgres, wait};
 
 pub use error::ClusterError;
 pub use faults::Part;
 pub use http::Answer;
-pub use layout::{Options, Place};
+pub use layout::{Options, Place, StoreKind};
 pub use random::Random;
 pub use servers::{Rows, ServerState};
 pub use view::MemberView;
@@ -60,9 +60,11 @@ pub struct Programs {
 pub struct Cluster {
     options: Options,
     program: PathBuf,
+    bin_dir: PathBuf,
     members: Vec<Member>,
     hosts: Vec<RefCell<Host>>,
     agents: Vec<Option<Pid>>,
+    etcd: Option<Etcd>,
     // In this order after the hosts: namespaces go when nothing runs in them, the directory when nobody writes to it.
     network: Option<Network>,
     directory: TempDir,
@@ -82,10 +84,12 @@ impl Cluster {
         };
         let members = Member::all(&options, network.as_ref(), &directory, &user)?;
         let bin_dir = options.bin_dir.clone().map_or_else(postgres::bin_dir, Ok)?;
+        let etcd = match options.store {
+            StoreKind::Embedded => None,
+            StoreKind::Etcd(count) => Some(Etcd::start(count)?),
+        };
         let mut hosts = Vec::new();
         for member in &members {
-            let text = member.yaml(&options, &members, &bin_dir);
-            directory.file(&format!("{}.yml", member.name), &text, &user)?;
             let program = match &network {
                 Some(network) => programs.host.inside(&network.namespace(member.number)),
                 None => programs.host.clone(),
@@ -93,12 +97,37 @@ impl Cluster {
             hosts.push(RefCell::new(Host::start(&member.name, &program)?));
         }
         let agents = vec![None; members.len()];
-        Ok(Self { options, program, members, hosts, agents, network, directory })
+        let cluster = Self { options, program, bin_dir, members, hosts, agents, etcd, network, directory };
+        cluster.configure(cluster.options.store)?;
+        Ok(cluster)
+    }
+
+    /// Writes every member's file, for this store. Agents that run see it when they are told to.
+    fn configure(&self, store: StoreKind) -> Outcome {
+        let endpoints = self.etcd.as_ref().filter(|_| store != StoreKind::Embedded).map(Etcd::endpoints);
+        for member in &self.members {
+            let text = member.yaml(&self.options, &self.members, endpoints.as_deref(), &self.bin_dir);
+            self.directory.file(&format!("{}.yml", member.name), &text, &member.user)?;
+        }
+        Ok(())
+    }
+
+    /// Writes every member's file for another store, which is there from now on if it is an etcd. The members are told by others.
+    pub fn name_store(&mut self, store: StoreKind) -> Outcome {
+        if let (StoreKind::Etcd(count), None) = (store, &self.etcd) {
+            self.etcd = Some(Etcd::start(count)?);
+        }
+        self.configure(store)
     }
 
     /// How it was asked for.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// The etcd that its members share, if they do.
+    pub fn etcd(&mut self) -> Option<&mut Etcd> {
+        self.etcd.as_mut()
     }
 
     /// How many members it has.
@@ -313,6 +342,11 @@ impl Cluster {
     /// A member's part of the embedded store.
     pub fn raft_dir(&self, member: usize) -> PathBuf {
         self.members[member].raft_dir()
+    }
+
+    /// Where a member's voter of the embedded store listens.
+    pub fn store_address(&self, member: usize) -> SocketAddr {
+        self.members[member].raft
     }
 
     /// The directory of a member's Unix socket: reached also when its link is cut.

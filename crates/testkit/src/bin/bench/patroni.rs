@@ -1,9 +1,8 @@
 //! Patroni from the Python package index with a real etcd on each host: what pgbaton is compared with.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use pgbaton_testkit::Launch;
+use pgbaton_testkit::{Launch, Venv};
 
 use crate::events::Event;
 use crate::system::{Member, System, Variant};
@@ -15,28 +14,17 @@ const VERSION: &str = "4.1.5";
 /// Patroni, installed into a virtual environment.
 pub(crate) struct Patroni {
     name: String,
-    programs: PathBuf,
+    environment: Venv,
 }
 
 impl Patroni {
     /// Installs it below `work`, if it is not there yet.
     pub(crate) fn install(work: &Path) -> Outcome<Self> {
-        let environment = work.join(format!("patroni-{VERSION}"));
-        let programs = environment.join("bin");
-        let installed = Self { name: format!("Patroni {VERSION}, etcd"), programs };
-        if !installed.programs.join("patroni").is_file() {
-            note(&format!("installing Patroni {VERSION} into {}", environment.display()));
-            run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&environment))?;
-            let packages = [format!("patroni[etcd3,psycopg3]=={VERSION}"), "psycopg[binary]".to_owned()];
-            run(Command::new(installed.programs.join("pip")).args(["install", "--quiet"]).args(packages))?;
-        }
-        Ok(installed)
+        note(&format!("installing Patroni {VERSION} below {}, unless it is there", work.display()));
+        let packages = [&format!("patroni[etcd3,psycopg3]=={VERSION}"), "psycopg[binary]"];
+        let environment = Venv::install(work, &format!("patroni-{VERSION}"), &packages)?;
+        Ok(Self { name: format!("Patroni {VERSION}, etcd"), environment })
     }
-}
-
-fn run(command: &mut Command) -> Outcome {
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} failed: {status}").into()) }
 }
 
 impl System for Patroni {
@@ -84,6 +72,6 @@ impl System for Patroni {
     }
 
     fn agent(&self, member: &Member, config: &Path) -> Outcome<Launch> {
-        Ok(member.launch(self.programs.join("patroni"), "agent.log").args([config.display().to_string()]))
+        Ok(member.launch(self.environment.program("patroni"), "agent.log").args([config.display().to_string()]))
     }
 }

@@ -1,0 +1,172 @@
+//! What becomes of a cluster whose etcd is paused, slow, restarted, without a leader, wiped, or restored from an old copy.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use pgbaton_testkit::Cluster;
+use pgbaton_testkit::cluster::{Options, ServerState, StoreKind};
+use pgbaton_testkit::{clock, wait};
+use rustix::process::Signal;
+
+use super::{LIMIT, commit_after, commits, healthy, nothing_lost, prepared, timeline, writing};
+
+/// How much later a slow etcd answers: many times what it takes, and below what an agent gives one call.
+const SLOW: Duration = Duration::from_millis(600);
+
+#[test]
+fn a_pause_of_etcd_costs_nothing_while_it_is_short_and_one_primary_when_it_is_not() {
+    let mut cluster = healthy();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let writer = writing(&cluster);
+    cluster.etcd().unwrap().signal(0, Signal::STOP).unwrap();
+    commits(&writer, 200);
+    cluster.etcd().unwrap().signal(0, Signal::CONT).unwrap();
+    cluster.etcd().unwrap().kill(0);
+    cluster.etcd().unwrap().start_member(0).unwrap();
+    // Longer than the lease from there on: it was renewed by the one that is back.
+    super::writes_for(&writer, cluster.options().ttl + 2.0);
+    assert_eq!((cluster.wait_primary(LIMIT).unwrap(), timeline(&cluster, primary)), (primary, 1));
+
+    cluster.etcd().unwrap().signal(0, Signal::STOP).unwrap();
+    cluster
+        .awaiting("nobody to take writes", LIMIT, || {
+            let states = cluster.states()?;
+            let writable = states.iter().any(ServerState::is_primary);
+            Ok(if writable { Err(format!("{states:?}")) } else { Ok(()) })
+        })
+        .unwrap();
+    let back = clock::now();
+    cluster.etcd().unwrap().signal(0, Signal::CONT).unwrap();
+    commit_after(&writer, back);
+    cluster.wait_healthy(LIMIT).unwrap();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    nothing_lost(&cluster, &writer, primary);
+}
+
+#[test]
+fn a_slow_etcd_costs_no_leader() {
+    let mut cluster = healthy();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let before = epoch(&cluster, primary);
+    let writer = writing(&cluster);
+    // Whatever it is asked, it answers up to so much later: for longer than a lease.
+    let end = clock::now() + Duration::from_secs_f64(cluster.options().ttl * 1.5);
+    while clock::now() < end {
+        cluster.etcd().unwrap().signal(0, Signal::STOP).unwrap();
+        // waits: the delay
+        std::thread::sleep(SLOW);
+        cluster.etcd().unwrap().signal(0, Signal::CONT).unwrap();
+        // waits: it answers what has come in meanwhile
+        std::thread::sleep(SLOW / 10);
+    }
+    assert_eq!((cluster.wait_primary(LIMIT).unwrap(), epoch(&cluster, primary)), (primary, before));
+    commits(&writer, 50);
+    nothing_lost(&cluster, &writer, primary);
+}
+
+#[test]
+fn members_of_etcd_may_go_one_by_one_until_it_has_no_leader() {
+    let mut cluster = prepared(Options { store: StoreKind::Etcd(3), ttl: 7.0, retry_timeout: 2.5, ..super::options() });
+    cluster.start_all().unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let before = epoch(&cluster, primary);
+    let writer = writing(&cluster);
+    // Each in its turn, the leader among them: an election of etcd's costs no lease.
+    for member in 0..3 {
+        cluster.etcd().unwrap().kill(member);
+        super::writes_for(&writer, 2.5);
+        cluster.etcd().unwrap().start_member(member).unwrap();
+        super::writes_for(&writer, 1.5);
+    }
+    assert_eq!((cluster.wait_primary(LIMIT).unwrap(), epoch(&cluster, primary)), (primary, before));
+
+    cluster.etcd().unwrap().kill(0);
+    cluster.etcd().unwrap().kill(1);
+    cluster
+        .awaiting("nobody to take writes", LIMIT, || {
+            let states = cluster.states()?;
+            let writable = states.iter().any(ServerState::is_primary);
+            Ok(if writable { Err(format!("{states:?}")) } else { Ok(()) })
+        })
+        .unwrap();
+    let back = clock::now();
+    cluster.etcd().unwrap().start_member(0).unwrap();
+    commit_after(&writer, back);
+    cluster.wait_healthy(LIMIT).unwrap();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    nothing_lost(&cluster, &writer, primary);
+}
+
+#[test]
+fn an_etcd_that_was_wiped_is_filled_again_by_who_has_the_data() {
+    let mut cluster = healthy();
+    let writer = writing(&cluster);
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let (system_id, before) = (cluster.system_id(primary).unwrap(), epoch(&cluster, primary));
+    cluster.etcd().unwrap().kill(0);
+    let data = cluster.etcd().unwrap().data_dir(0).to_owned();
+    std::fs::remove_dir_all(data.join("member")).unwrap();
+    let wiped = clock::now();
+    cluster.etcd().unwrap().start_member(0).unwrap();
+    let primary = led_above(&cluster, before);
+    commit_after(&writer, wiped);
+    cluster.wait_healthy(LIMIT).unwrap();
+    for member in 0..cluster.size() {
+        assert_eq!(cluster.system_id(member).unwrap(), system_id, "another cluster was made");
+    }
+    nothing_lost(&cluster, &writer, primary);
+}
+
+#[test]
+fn an_etcd_that_was_restored_from_an_old_copy_makes_nobody_primary_twice() {
+    let mut cluster = healthy();
+    let writer = writing(&cluster);
+    let first = cluster.wait_primary(LIMIT).unwrap();
+    let data = cluster.etcd().unwrap().data_dir(0).to_owned();
+    let copy = data.with_extension("copy");
+    cluster.etcd().unwrap().kill(0);
+    duplicate(&data, &copy);
+    cluster.etcd().unwrap().start_member(0).unwrap();
+    commits(&writer, 50);
+
+    // What the copy does not know: another primary on another timeline.
+    let answer = cluster.switchover(first, first, None).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    cluster.wait_healthy(LIMIT).unwrap();
+    let second = cluster.wait_primary(LIMIT).unwrap();
+    assert_ne!(first, second);
+    let before = epoch(&cluster, second);
+    commits(&writer, 50);
+
+    cluster.etcd().unwrap().kill(0);
+    std::fs::remove_dir_all(&data).unwrap();
+    duplicate(&copy, &data);
+    let restored = clock::now();
+    cluster.etcd().unwrap().start_member(0).unwrap();
+    let primary = led_above(&cluster, before);
+    commit_after(&writer, restored);
+    cluster.wait_healthy(LIMIT).unwrap();
+    nothing_lost(&cluster, &writer, primary);
+}
+
+/// Waits until somebody leads in a later epoch.
+fn led_above(cluster: &Cluster, before: u64) -> usize {
+    wait::until("a leader in a later epoch", LIMIT, || {
+        let primary = cluster.wait_primary(LIMIT).map_err(|error| error.to_string())?;
+        let now = epoch(cluster, primary);
+        if now > before { Ok(primary) } else { Err(format!("epoch {now}, before it was {before}")) }
+    })
+    .unwrap()
+}
+
+/// The epoch in which a member leads; 0: in none.
+fn epoch(cluster: &Cluster, member: usize) -> u64 {
+    cluster.rest(member, "GET", "/explain", "", LIMIT).unwrap().json()["epoch"].as_u64().unwrap_or(0)
+}
+
+/// With owners and modes.
+fn duplicate(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}

@@ -1,0 +1,116 @@
+//! The client beside a real etcd: what every store must do, and what endpoints that fail must not cost.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::time::Duration;
+
+use pgbaton_store::conformance::{self, Harness};
+use pgbaton_store::{BoxFuture, Op, Refusal, Renewal, Store, Txn, WatchItem};
+use pgbaton_store_etcd::{EtcdStore, Options};
+use pgbaton_testkit::Etcd;
+use pgbaton_types::Revision;
+use rustix::process::Signal;
+
+/// Far above what anything here takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct RealTime(EtcdStore);
+
+impl Harness for RealTime {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn pass(&self, _duration: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn client(endpoints: Vec<String>) -> EtcdStore {
+    EtcdStore::new(&Options { endpoints, ..Options::default() }).unwrap()
+}
+
+/// Waits until the store answers: members of an etcd take connections before they have found each other.
+async fn answers(store: &EtcdStore) {
+    store.snapshot("/", DEADLINE).await.unwrap();
+}
+
+async fn value(store: &EtcdStore, key: &str) -> Option<String> {
+    let snapshot = store.snapshot(key, DEADLINE).await.unwrap();
+    snapshot.get(key).map(|found| String::from_utf8(found.value.clone()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_etcd_does_what_every_store_must_do() {
+    let etcd = Etcd::start(1).unwrap();
+    let store = client(etcd.endpoints());
+    answers(&store).await;
+    conformance::all(&RealTime(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_gone_or_silent_costs_no_answer() {
+    let mut etcd = Etcd::start(3).unwrap();
+    let store = client(etcd.endpoints());
+    answers(&store).await;
+    let put = |number: u32| store.txn(Txn::of(vec![Op::put("/a", number.to_string())]), DEADLINE);
+    let first = put(1).await.unwrap().revision;
+    let mut watch = store.watch("/", Revision(first.0 + 1), DEADLINE).await.unwrap();
+    etcd.kill(0);
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
+    put(2).await.unwrap();
+    etcd.start_member(0).unwrap();
+    etcd.signal(1, Signal::STOP).unwrap();
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("2"));
+    put(3).await.unwrap();
+    etcd.signal(1, Signal::CONT).unwrap();
+    let mut seen = Vec::new();
+
+    while seen.len() < 2 {
+        let item = tokio::time::timeout(DEADLINE, watch.next()).await.expect("the watch goes on");
+        let WatchItem::Batch { events, .. } = item else { panic!("the watch ended: {item:?}") };
+        seen.extend(events.iter().map(|event| event.revision.0 - first.0));
+    }
+    assert_eq!(seen, [1, 2], "each change once, in order");
+}
+
+/// etcd 3.4.23 gets a new lease for each renewal: whoever was killed just then left a lease behind that its successor does not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_goes_on_from_whichever_lease_the_key_was_moved_to() {
+    let etcd = Etcd::start(1).unwrap();
+    let (before, after) = (client(etcd.endpoints()), client(etcd.endpoints()));
+    answers(&before).await;
+    let lease = before.lease_grant(Duration::from_secs(30), DEADLINE).await.unwrap().id;
+    let created = before.txn(Txn::of(vec![Op::put_leased("/leader", "a", lease)]), DEADLINE).await.unwrap().revision;
+    let renewal = Renewal { lease, leader_key: "/leader".to_owned(), epoch_create_revision: created };
+    let moved = before.renew(renewal.clone(), DEADLINE).await.unwrap();
+    assert_ne!(moved, lease);
+    // The one that was moved from ends a moment later: both orders.
+    let again = after.renew(renewal.clone(), DEADLINE).await.unwrap();
+    assert!(again != lease && again != moved);
+    assert_eq!(after.lease_time_to_live(again, DEADLINE).await.unwrap(), Duration::from_secs(30));
+    before.lease_revoke(moved, DEADLINE).await.ok();
+    let third = client(etcd.endpoints()).renew(renewal.clone(), DEADLINE).await.unwrap();
+    assert_eq!(value(&after, "/leader").await.as_deref(), Some("a"));
+    // Another creation is another reign.
+    after.txn(Txn::of(vec![Op::delete("/leader")]), DEADLINE).await.unwrap();
+    after.txn(Txn::of(vec![Op::put_leased("/leader", "b", third)]), DEADLINE).await.unwrap();
+    let refused = after.renew(Renewal { lease: third, ..renewal }, DEADLINE).await.unwrap_err();
+    assert!(matches!(refused.refusal(), Some(Refusal::NotHolder { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_there_is_no_answer_and_it_says_so() {
+    let mut etcd = Etcd::start(3).unwrap();
+    let store = client(etcd.endpoints());
+    answers(&store).await;
+    store.txn(Txn::of(vec![Op::put("/a", "1")]), DEADLINE).await.unwrap();
+    etcd.kill(1);
+    etcd.kill(2);
+    let read = store.snapshot("/", Duration::from_secs(3)).await.unwrap_err();
+    assert!(!read.is_indeterminate(), "{read:?}");
+    let change = store.txn(Txn::of(vec![Op::put("/a", "2")]), Duration::from_secs(3)).await.unwrap_err();
+    assert!(change.refusal().is_none(), "{change:?}");
+    etcd.start_member(1).unwrap();
+    assert!(value(&store, "/a").await.is_some());
+}
