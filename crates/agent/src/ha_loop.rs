@@ -12,7 +12,7 @@ use pgbaton_core::observation::{
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::{EXIT_CONFIGURATION, EXIT_LEAVES};
 use pgbaton_postgres::NewerGoodCopy;
-use pgbaton_types::{BootTime, Epoch, MemberName, SystemId};
+use pgbaton_types::{BootTime, Epoch, MemberName, SystemId, chain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -33,7 +33,6 @@ use crate::scheduled::Scheduled;
 use crate::settings::SettingsKeeper;
 use crate::shared::Snapshot;
 use crate::snapshot;
-use crate::text::chain;
 use crate::view;
 
 /// Decisions in a row without an event between them. More means that an action does not have the effect that it should: then the next one

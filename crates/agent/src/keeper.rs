@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgbaton_core::lease::{self, RenewalTimes};
 use pgbaton_core::observation::Lease;
 use pgbaton_store::{LeaseId, Renewal};
-use pgbaton_types::{BootTime, Epoch};
+use pgbaton_types::{BootTime, Epoch, chain};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -178,17 +178,17 @@ async fn renew(context: &Context, held: Held) -> Renewed {
             match moved(context, held, id) {
                 Ok(()) => extend(context, held, deadline, settings.paused),
                 Err(error) => {
-                    tracing::error!(error = %crate::text::chain(&error), "the lease's new number was not kept");
+                    tracing::error!(error = %chain(&error), "the lease's new number was not kept");
                     Renewed::Failed
                 }
             }
         }
         Ok(Err(error)) if error.refusal().is_some() => {
-            tracing::warn!(epoch = %held.lease.epoch, error = %crate::text::chain(&error), "the lease is lost");
+            tracing::warn!(epoch = %held.lease.epoch, error = %chain(&error), "the lease is lost");
             Renewed::Lost
         }
         Ok(Err(error)) => {
-            tracing::debug!(error = %crate::text::chain(&error), "the lease was not renewed");
+            tracing::debug!(error = %chain(&error), "the lease was not renewed");
             Renewed::Failed
         }
         Err(_) => Renewed::Failed,
@@ -217,7 +217,7 @@ fn extend(context: &Context, held: Held, deadline: BootTime, paused: bool) -> Re
             return Renewed::Lost;
         }
         if let Err(error) = context.guard.extend(held.lease.epoch.0, deadline.0) {
-            tracing::error!(error = %crate::text::chain(&error), "the guard did not take the new deadline");
+            tracing::error!(error = %chain(&error), "the guard did not take the new deadline");
             return Renewed::Failed;
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgbaton_core::lease::{self, RenewalTimes};
 use pgbaton_core::observation::Lease;
 use pgbaton_store::Renewal;
+use pgbaton_types::chain;
 use tokio::time::sleep;
 
 use crate::clock;
@@ -15,7 +16,6 @@ use crate::event::Event;
 use crate::keeper::Held;
 use crate::keys;
 use crate::state::KeptLease;
-use crate::text::chain;
 
 /// Wait before the next try when the store did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);

@@ -34,7 +34,6 @@ mod spec;
 mod startup;
 mod state;
 mod store_thread;
-mod text;
 mod unguarded;
 mod view;
 mod witness;

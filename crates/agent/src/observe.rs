@@ -18,11 +18,10 @@ use pgbaton_postgres::{
     ControlFile, DataDirState, DatabaseState, LocalClient, Operation, Readiness, Sample, SampledRole, ServerSpec,
     SqlError, SqlTimeouts, Wal, can_rewind, inspect, read_history, shutdown_checkpoint,
 };
-use pgbaton_types::{BootTime, Lsn, MemberName, TimelineHistory, TimelineId};
+use pgbaton_types::{BootTime, Lsn, MemberName, TimelineHistory, TimelineId, chain};
 
 use crate::clock;
 use crate::context::Context;
-use crate::text::chain;
 use crate::unguarded;
 
 /// How long the loop waits for the server's answer: an idle server answers within a millisecond, and whatever takes longer than this is

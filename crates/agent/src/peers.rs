@@ -9,7 +9,7 @@ use pgbaton_api::{
 };
 use pgbaton_core::observation::{HostFacts, PeerAnswer};
 use pgbaton_net::{HttpClient, HttpError};
-use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint};
+use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint, chain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +17,6 @@ use crate::clock;
 use crate::context::Context;
 use crate::event::{Event, PeerUpdate};
 use crate::keys;
-use crate::text::chain;
 
 /// How long a member may take to say where it stands: whoever looks anew asks its server, which takes milliseconds.
 const POSITION_TIME: Duration = Duration::from_millis(1000);

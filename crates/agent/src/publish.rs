@@ -9,14 +9,13 @@ use std::time::Duration;
 use pgbaton_api::layout::{HistoryRecord, MemberRecord, StatusRecord};
 use pgbaton_net::HttpClient;
 use pgbaton_store::{Compare, Op, StoreError, Txn};
-use pgbaton_types::{Epoch, Lsn, Revision, TimelineHistory};
+use pgbaton_types::{Epoch, Lsn, Revision, TimelineHistory, chain};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::context::Context;
 use crate::event::Event;
 use crate::keys;
-use crate::text::chain;
 use crate::view;
 
 /// Wait before the next try when the store did not answer.

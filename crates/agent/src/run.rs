@@ -9,7 +9,7 @@ use pgbaton_config::Loaded;
 use pgbaton_core::observation::{Initialize, Lease};
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_guard::client::{self, Client as Guard};
-use pgbaton_types::{BootTime, MemberName};
+use pgbaton_types::{BootTime, MemberName, chain};
 use rustix::event::{PollFd, PollFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +32,6 @@ use crate::spec::beside;
 use crate::startup::{self, StartError};
 use crate::state::StateFile;
 use crate::store_thread::StoreThread;
-use crate::text::chain;
 use crate::{left_lease, logging, snapshot, unguarded, view};
 
 /// Events that may wait for the loop. It takes them all at each turn; more than this in between only mean that it is to look anew.
@@ -245,6 +244,9 @@ fn spawn_tasks(
         services.spawn(left_lease::take_up(Arc::clone(context), kept));
     }
     services.spawn(ask_listed(Arc::clone(context), connected.clone()));
+    if connected.lists_no_hosts() {
+        services.spawn(keep_new_members(Arc::clone(context)));
+    }
     let guard = Arc::clone(&context.guard);
     std::thread::Builder::new()
         .name("guard events".to_owned())
@@ -282,22 +284,39 @@ async fn ask_listed(context: Arc<Context>, connected: Connected) {
             connected.ask_listed(&peers, context.kept().members, ASK_LISTED_TIME).await;
             context.wake(Event::StoreChanged);
         }
-        if known && connected.lists_no_hosts() {
-            keep_members(&context, &view.keys);
+        if connected.lists_no_hosts()
+            && let Some(members) = members_in(&context, &view.keys)
+        {
+            keep_members(&context, members);
         }
         connected.listed_wanted(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
     }
 }
 
-/// Keeps which other members there are, for when the store does not know it any more.
-fn keep_members(context: &Context, keys: &keys::Keys) {
+/// Keeps members as soon as the store shows them: the next thing that it does may be to forget them. They are forgotten here later.
+async fn keep_new_members(context: Arc<Context>) {
+    loop {
+        context.view.changed.notified().await;
+        let mut members = context.kept().members;
+        members.extend(members_in(&context, &context.view.keys()).unwrap_or_default());
+        keep_members(&context, members);
+    }
+}
+
+/// The other members with their addresses; none: the store does not know the cluster.
+fn members_in(context: &Context, keys: &keys::Keys) -> Option<BTreeMap<MemberName, String>> {
     if !matches!(keys::cluster(keys, keys::Own::default(), clock::now(), 0).initialize, Initialize::Done(_)) {
-        return;
+        return None;
     }
     let others = keys::records(keys).filter(|(name, _)| *name != context.me);
-    let members: BTreeMap<MemberName, String> =
-        others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect();
-    if let Err(error) = context.keep(|kept| kept.members = members) {
+    Some(others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect())
+}
+
+/// Keeps which other members there are, for when the store does not know it any more.
+fn keep_members(context: &Context, members: BTreeMap<MemberName, String>) {
+    if context.kept().members != members
+        && let Err(error) = context.keep(|kept| kept.members = members)
+    {
         tracing::warn!(error = %chain(&error), "which members there are was not kept");
     }
 }

@@ -9,7 +9,7 @@ use pgbaton_core::Observation;
 use pgbaton_core::observation::{Answer, Directory, Server, StandbyStatus};
 use pgbaton_postgres::{LocalClient, Possession, ServerSignal, ServerSpec, SqlError, holds, write_config};
 use pgbaton_store::BoxFuture;
-use pgbaton_types::{Epoch, Lsn};
+use pgbaton_types::{Epoch, Lsn, chain};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -19,7 +19,6 @@ use crate::event::{Event, Looked};
 use crate::observe;
 use crate::operations::OperationError;
 use crate::shared::AnswerPeers;
-use crate::text::chain;
 
 /// A candidate further behind in replay than this, in bytes, is not ready: it would have to be replayed while nobody can write.
 const REPLAY_LAG_MAX: u64 = 1 << 20;

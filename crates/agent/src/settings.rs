@@ -9,14 +9,13 @@ use pgbaton_config::DynamicConfig;
 use pgbaton_core::Observation;
 use pgbaton_core::observation::{Initialize, Server};
 use pgbaton_postgres::{ControlFile, ServerSignal, write_config};
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, chain};
 use serde_json::{Map, Value};
 
 use crate::clock;
 use crate::context::{Config, Context};
 use crate::keys;
 use crate::observe::Observer;
-use crate::text::chain;
 
 /// How long a member stays ready for a handover that nobody asks for any more: its settings end queries that conflict with replay.
 const READY_TIME: Duration = Duration::from_secs(10);

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pgbaton_core::lease;
 use pgbaton_store::{EventKind, Snapshot, WatchItem};
-use pgbaton_types::{BootTime, Lsn, Revision};
+use pgbaton_types::{BootTime, Lsn, Revision, chain};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -22,6 +23,8 @@ pub(crate) struct View {
     inner: Mutex<Inner>,
     /// The store's revision went back: what watches it waits for changes that are over.
     went_back: Notify,
+    /// Something changed that a decision may depend on.
+    pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +87,7 @@ impl View {
         let named = |item: pgbaton_store::KeyValue| Some((item.key.strip_prefix(prefix)?.to_owned(), item));
         let keys: Keys = snapshot.items.into_iter().filter_map(named).collect();
         inner.learn(snapshot.revision);
-        inner.replace(keys)
+        self.replaced(inner.replace(keys))
     }
 
     /// Takes changes from a watch. Says whether something changed that a decision may depend on.
@@ -100,7 +103,14 @@ impl View {
         }
         let newest = inner.revision.max(revision);
         inner.learn(newest);
-        inner.replace(keys)
+        self.replaced(inner.replace(keys))
+    }
+
+    fn replaced(&self, matters: bool) -> bool {
+        if matters {
+            self.changed.notify_one();
+        }
+        matters
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {
@@ -134,7 +144,9 @@ fn matters(keys: &Keys) -> (pgbaton_core::observation::Cluster, Option<&[u8]>) {
 pub(crate) async fn refresh(context: Arc<Context>) {
     loop {
         let settings = context.config().settings.clone();
-        let read = read_once(&context, settings.retry_timeout).await;
+        // What is read counts from when it was asked for: one question after the other, rather than one that waits for long.
+        let limit = settings.retry_timeout.min(lease::request_time(settings.ttl));
+        let read = read_once(&context, limit).await;
         sleep(if read { settings.loop_wait } else { RETRY_PAUSE }).await;
     }
 }
@@ -151,7 +163,7 @@ pub(crate) async fn read_once(context: &Context, deadline: Duration) -> bool {
             true
         }
         Err(error) => {
-            tracing::debug!(error = %crate::text::chain(&error), "the store cannot be read");
+            tracing::debug!(error = %chain(&error), "the store cannot be read");
             false
         }
     }
@@ -173,7 +185,7 @@ pub(crate) async fn watch(context: Arc<Context>) {
                     context.wake(Event::StoreChanged);
                 }
             },
-            Err(error) => tracing::debug!(error = %crate::text::chain(&error), "the store cannot be watched"),
+            Err(error) => tracing::debug!(error = %chain(&error), "the store cannot be watched"),
         }
         // Whatever ended the watch: what was missed is in a snapshot.
         sleep(RETRY_PAUSE).await;

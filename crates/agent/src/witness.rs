@@ -6,14 +6,13 @@ use std::time::Duration;
 use pgbaton_config::{LoadError, Witness};
 use pgbaton_core::observation::HostFacts;
 use pgbaton_store_embedded::EmbeddedStore;
-use pgbaton_types::Epoch;
+use pgbaton_types::{Epoch, chain};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::connect::{self, OwnFacts};
 use crate::logging;
 use crate::startup::StartError;
-use crate::text::chain;
 
 /// How long the store may take to end.
 const CLOSE_TIME: Duration = Duration::from_secs(5);

@@ -24,6 +24,8 @@ pub struct Memory {
     pub store_went_back: Option<BootTime>,
     /// The highest epoch that it had forgotten then.
     pub store_forgot: Epoch,
+    /// The highest epoch that a member has seen while the store showed less, and since when that is known.
+    pub store_behind: Option<(Epoch, BootTime)>,
     /// The longest `ttl` that was configured in this agent's life: a lease that is held may have any of them.
     pub longest_ttl: Duration,
     /// The race for a lease that nobody holds.

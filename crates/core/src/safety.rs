@@ -6,7 +6,8 @@
 use std::fmt;
 
 use crate::decision::{Action, Decision, OperationKind, QuarantineReason};
-use crate::observation::{Directory, Initialize, Observation, Server};
+use crate::lease::soft_deadline;
+use crate::observation::{Directory, Initialize, Lease, Observation, Server};
 use crate::settings::Settings;
 
 /// A rule that a decision breaks.
@@ -16,6 +17,8 @@ pub enum Unsafe {
     PrimaryWithoutLease,
     /// A server would become a primary while no deadline is enforced on it.
     PrimaryUnarmed,
+    /// A server would become a primary just before its lease ends, only to be stopped again.
+    PrimaryUnderEndingLease,
     /// A lease would be acquired while one is held, or while the view shows a holder.
     AcquireWhileHeld,
     /// A lease would be acquired by a server that is a primary already and not paused.
@@ -39,6 +42,7 @@ impl fmt::Display for Unsafe {
         formatter.write_str(match self {
             Self::PrimaryWithoutLease => "a server would become a primary without a valid lease",
             Self::PrimaryUnarmed => "a server would become a primary while no deadline is enforced on it",
+            Self::PrimaryUnderEndingLease => "a server would become a primary under a lease that ends soon",
             Self::AcquireWhileHeld => "a lease would be acquired while somebody holds it",
             Self::AcquireAsPrimary => "a lease would be acquired by a server that is a primary already",
             Self::WorkUnderServer => "the data directory would be worked on under a server",
@@ -105,6 +109,10 @@ fn check_operation(settings: &Settings, seen: &Observation, kind: &OperationKind
             }
             if !seen.guard.armed && !settings.paused {
                 broken.push(Unsafe::PrimaryUnarmed);
+            }
+            let ends_soon = |lease: Lease| seen.now.reached(soft_deadline(lease.deadline, lease.granted));
+            if seen.valid_lease(settings).is_some_and(ends_soon) && !settings.paused {
+                broken.push(Unsafe::PrimaryUnderEndingLease);
             }
         }
         OperationKind::Initdb

@@ -1,12 +1,14 @@
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key, Tag};
+use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
 
 /// Rounds of PBKDF2-HMAC-SHA256 (RFC 8018). Done once when a store opens; it makes guessing from a recorded handshake
 /// costly without delaying the start by more than some tens of milliseconds.
-const DERIVE_ROUNDS: u32 = 20_000;
+const DERIVE_ROUNDS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
 
 /// The salt: fixed, because both ends must get the same key from the password alone.
 const DERIVE_SALT: &[u8] = b"pgbaton peer key 1";
@@ -57,12 +59,8 @@ impl PeerKey {
     /// The key for this password; an empty one counts as none.
     pub fn derive(password: Option<&str>) -> Self {
         let Some(password) = password.filter(|password| !password.is_empty()) else { return Self(None) };
-        let mut block = hmac(password.as_bytes(), &[DERIVE_SALT, &1_u32.to_be_bytes()]);
-        let mut key = block;
-        for _ in 1..DERIVE_ROUNDS {
-            block = hmac(password.as_bytes(), &[&block]);
-            key.iter_mut().zip(block).for_each(|(key, block)| *key ^= block);
-        }
+        let mut key = [0; KEY_BYTES];
+        pbkdf2::derive(PBKDF2_HMAC_SHA256, DERIVE_ROUNDS, DERIVE_SALT, password.as_bytes(), &mut key);
         Self(Some(key))
     }
 
@@ -73,8 +71,8 @@ impl PeerKey {
 
     /// What lets a client of this name in, made of the password; none without one.
     pub fn token(&self, name: &str) -> Option<String> {
-        let proof = hmac(self.0.as_ref()?, &[b"token", name.as_bytes()]);
-        let hex = proof.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let proof = hmac(&key(self.0.as_ref()?), &[b"token", name.as_bytes()]);
+        let hex = proof.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         Some(format!("{name}.{hex}"))
     }
 
@@ -84,7 +82,9 @@ impl PeerKey {
         let bytes: Option<Vec<u8>> =
             (0..proof.len()).step_by(2).map(|at| u8::from_str_radix(proof.get(at..at + 2)?, 16).ok()).collect();
         match (&self.0, bytes) {
-            (Some(key), Some(bytes)) => bytes.len() == KEY_BYTES && verify(key, &[b"token", name.as_bytes()], &bytes),
+            (Some(own), Some(bytes)) => {
+                bytes.len() == KEY_BYTES && verify(&key(own), &[b"token", name.as_bytes()], &bytes)
+            }
             _ => false,
         }
     }
@@ -92,30 +92,31 @@ impl PeerKey {
     /// A value that only a holder of the key can make for these nonces and this purpose. Without a password everybody
     /// can; the frames are still counted and checksummed by it.
     pub(crate) fn proof(&self, purpose: &str, client: &[u8], server: &[u8]) -> [u8; KEY_BYTES] {
-        hmac(self.0.as_ref().map_or(&[], |key| key.as_slice()), &[purpose.as_bytes(), client, server])
+        let tag = hmac(&key(self.0.as_ref().map_or(&[], |key| key.as_slice())), &[purpose.as_bytes(), client, server]);
+        let mut proof = [0; KEY_BYTES];
+        proof.copy_from_slice(tag.as_ref());
+        proof
     }
+}
+
+/// A key of HMAC-SHA256, made ready for many tags.
+pub(crate) fn key(bytes: &[u8]) -> Key {
+    Key::new(HMAC_SHA256, bytes)
 }
 
 /// HMAC-SHA256 over the parts, one after the other.
-pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
-    let mut mac = keyed(key);
+pub(crate) fn hmac(key: &Key, parts: &[&[u8]]) -> Tag {
+    let mut context = Context::with_key(key);
     for part in parts {
-        mac.update(part);
+        context.update(part);
     }
-    mac.finalize().into_bytes().into()
+    context.sign()
 }
 
-/// Whether `tag` is the beginning of the HMAC over the parts, compared in constant time.
-pub(crate) fn verify(key: &[u8], parts: &[&[u8]], tag: &[u8]) -> bool {
-    let mut mac = keyed(key);
-    for part in parts {
-        mac.update(part);
-    }
-    mac.verify_truncated_left(tag).is_ok()
-}
-
-fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length")
+/// Whether `given` is the HMAC over the parts or the beginning of it, as long as the caller made it; compared in constant time.
+pub(crate) fn verify(key: &Key, parts: &[&[u8]], given: &[u8]) -> bool {
+    let tag = hmac(key, parts);
+    tag.as_ref().get(..given.len()).is_some_and(|tag| verify_slices_are_equal(tag, given).is_ok())
 }
 
 #[cfg(test)]
@@ -129,7 +130,27 @@ mod tests {
             0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24, 0x26, 0x08, 0x95, 0x75, 0xc7, 0x5a, 0x00,
             0x3f, 0x08, 0x9d, 0x27, 0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43,
         ];
-        assert_eq!(hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]), expected);
+        assert_eq!(hmac(&key(b"Jefe"), &[b"what do ya want ", b"for nothing?"]).as_ref(), expected);
+    }
+
+    #[test]
+    fn a_token_is_the_same_on_every_release() {
+        // What Python's hashlib.pbkdf2_hmac and hmac make of it.
+        let peers = PeerKey::derive(Some("secret"));
+        let token = "h1.82a5c22a6193f83f9055e8e9f880897797985d89c423e223c53a421ccc74bc1a";
+        assert_eq!(peers.token("h1").as_deref(), Some(token));
+        assert!(peers.is_token(token));
+        for wrong in [
+            "h2.82a5c22a6193f83f9055e8e9f880897797985d89c423e223c53a421ccc74bc1a",
+            "h1.",
+            "h1.00",
+            "h1",
+            "h1.82a5c22a6193f83f9055e8e9f880897797985d89c423e223c53a421ccc74bc1a00",
+            &token[..token.len() - 2],
+        ] {
+            assert!(!peers.is_token(wrong), "{wrong}");
+        }
+        assert!(!PeerKey::derive(Some("other")).is_token(token));
     }
 
     #[test]

@@ -2,6 +2,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use aws_lc_rs::hmac::Key;
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,6 +16,15 @@ const PREAMBLE: [u8; 8] = *b"PGBATON\x01";
 
 /// The longest frame, in bytes: a snapshot of the whole store must fit in one.
 pub const FRAME_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// Bytes of a frame's length.
+const LENGTH_BYTES: usize = 4;
+
+/// Bytes that are received at once where there is room: some requests, so that most come with one call to the system.
+const RECEIVE_BYTES: usize = 4 * 1024;
+
+/// A buffer above this many bytes is given back after its frame: a snapshot is seldom, and connections are kept.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a frame's tag: half an HMAC-SHA256 (RFC 2104, section 5).
 const TAG_BYTES: usize = 16;
@@ -92,10 +103,12 @@ pub enum FrameError {
 pub struct Connection {
     stream: TcpStream,
     peer: String,
-    send_key: [u8; KEY_BYTES],
-    receive_key: [u8; KEY_BYTES],
+    send_key: Key,
+    receive_key: Key,
     sent: u64,
     received: u64,
+    /// What has arrived and was not asked for yet.
+    incoming: BytesMut,
 }
 
 impl Connection {
@@ -142,7 +155,7 @@ impl Connection {
         }
         let send_key = key.proof("to server", &client, &server);
         let receive_key = key.proof("to client", &client, &server);
-        Ok(Self { stream, peer, send_key, receive_key, sent: 0, received: 0 })
+        Ok(Self::begin(stream, peer, &send_key, &receive_key))
     }
 
     async fn answer(mut stream: TcpStream, peer: String, key: &PeerKey) -> Result<Self, FrameError> {
@@ -165,7 +178,12 @@ impl Connection {
         write(&mut stream, &peer, &[&[YES]]).await?;
         let send_key = key.proof("to client", &client, &server);
         let receive_key = key.proof("to server", &client, &server);
-        Ok(Self { stream, peer, send_key, receive_key, sent: 0, received: 0 })
+        Ok(Self::begin(stream, peer, &send_key, &receive_key))
+    }
+
+    fn begin(stream: TcpStream, peer: String, send_key: &[u8], receive_key: &[u8]) -> Self {
+        let (send_key, receive_key) = (auth::key(send_key), auth::key(receive_key));
+        Self { stream, peer, send_key, receive_key, sent: 0, received: 0, incoming: BytesMut::new() }
     }
 
     /// The other end.
@@ -177,7 +195,9 @@ impl Connection {
     /// before a connection that was kept is used again.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0; 1];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let nothing =
+            matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        nothing && self.incoming.is_empty()
     }
 
     /// Sends one frame.
@@ -189,25 +209,46 @@ impl Connection {
             .to_be_bytes();
         let tag = auth::hmac(&self.send_key, &[&self.sent.to_be_bytes(), &length, payload]);
         self.sent += 1;
-        write(&mut self.stream, &self.peer, &[&length, payload, &tag[..TAG_BYTES]]).await
+        write(&mut self.stream, &self.peer, &[&length, payload, &tag.as_ref()[..TAG_BYTES]]).await
     }
 
-    /// Receives one frame. Not cancel-safe: a connection on which this was cancelled must be dropped.
+    /// Receives one frame. May be cancelled: what has arrived is kept for the next call.
     pub async fn receive(&mut self) -> Result<Vec<u8>, FrameError> {
-        let length: [u8; 4] = read(&mut self.stream, &self.peer).await?;
+        loop {
+            if let Some(payload) = self.arrived()? {
+                return Ok(payload);
+            }
+            if self.stream.read_buf(&mut self.incoming).await.map_err(io_error(&self.peer))? == 0 {
+                return Err(io_error(&self.peer)(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// The next frame, if the whole of it has arrived; otherwise there is room for the rest of it.
+    fn arrived(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+        let Some(length) = self.incoming.first_chunk::<LENGTH_BYTES>().copied() else {
+            self.incoming.reserve(RECEIVE_BYTES);
+            return Ok(None);
+        };
         let bytes = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if bytes > FRAME_BYTES_MAX {
             return Err(FrameError::TooLong { peer: self.peer.clone(), bytes });
         }
-        // The tag with it, in one read: heartbeats come many times a second.
-        let mut payload = vec![0; bytes + TAG_BYTES];
-        self.stream.read_exact(&mut payload).await.map_err(io_error(&self.peer))?;
-        let tag = payload.split_off(bytes);
-        if !auth::verify(&self.receive_key, &[&self.received.to_be_bytes(), &length, &payload], &tag) {
+        let whole = LENGTH_BYTES + bytes + TAG_BYTES;
+        if self.incoming.len() < whole {
+            self.incoming.reserve(whole - self.incoming.len());
+            return Ok(None);
+        }
+        let frame = self.incoming.split_to(whole);
+        let (payload, tag) = frame[LENGTH_BYTES..].split_at(bytes);
+        if !auth::verify(&self.receive_key, &[&self.received.to_be_bytes(), &length, payload], tag) {
             return Err(FrameError::Forged { peer: self.peer.clone() });
         }
         self.received += 1;
-        Ok(payload)
+        if whole > KEPT_BYTES_MAX && self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        Ok(Some(payload.to_vec()))
     }
 }
 

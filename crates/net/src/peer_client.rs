@@ -75,12 +75,10 @@ impl PeerClient {
         sent: &AtomicBool,
     ) -> Result<Vec<u8>, CallError> {
         let end = Instant::now() + deadline;
-        let mut connection = match self.kept() {
-            Some(connection) => connection,
-            None => Connection::connect(&self.address, &self.key, deadline)
-                .await
-                .map_err(|source| CallError::NotSent { peer: self.address.clone(), source })?,
-        };
+        let mut connection = self
+            .connection(deadline)
+            .await
+            .map_err(|source| CallError::NotSent { peer: self.address.clone(), source })?;
         sent.store(true, Ordering::Release);
         let exchange = async {
             connection.send(request).await?;
@@ -90,11 +88,24 @@ impl PeerClient {
             .await
             .unwrap_or_else(|_| Err(FrameError::Timeout { peer: self.address.clone(), after: deadline }))
             .map_err(|source| CallError::NoAnswer { peer: self.address.clone(), source })?;
+        self.keep(connection);
+        Ok(answer)
+    }
+
+    /// A connection that was kept, or a new one: for a caller that sends a request before the answer to the one before is there.
+    pub async fn connection(&self, deadline: Duration) -> Result<Connection, FrameError> {
+        match self.kept() {
+            Some(connection) => Ok(connection),
+            None => Connection::connect(&self.address, &self.key, deadline).await,
+        }
+    }
+
+    /// Keeps a connection on which every request was answered.
+    pub fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_CONNECTIONS_MAX {
             idle.push((connection, Instant::now()));
         }
-        Ok(answer)
     }
 
     /// The most recently used connection, if it looks alive; older ones go.

@@ -5,12 +5,11 @@ use openraft::async_runtime::WatchReceiver;
 use pgbaton_store::{
     BoxFuture, Command, Health, Lease, LeaseId, Renewal, Response, Snapshot, Store, StoreError, Txn, TxnResult, Watch,
 };
-use pgbaton_types::Revision;
+use pgbaton_types::{Revision, chain};
 use tokio::time::Instant;
 
 use crate::EmbeddedStore;
 use crate::codec;
-use crate::network::chain;
 use crate::node::{Node, lock};
 use crate::protocol::{Operation, Outcome, PeerAnswer, PeerRequest};
 use pgbaton_net::CallError;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use openraft::BasicNode;
 use openraft::async_runtime::WatchReceiver;
 use pgbaton_net::PeerClient;
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, chain};
 use tokio::sync::watch;
 
 use crate::codec;
-use crate::network::chain;
 use crate::node::{Node, lock};
 use crate::protocol::{Introduction, Operation, Outcome, PeerAnswer, PeerRequest};
 use crate::state_machine::now;

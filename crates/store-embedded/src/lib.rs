@@ -32,6 +32,7 @@ mod journal;
 mod log;
 mod network;
 mod node;
+mod pipeline;
 mod protocol;
 mod raft_types;
 mod read_barrier;

@@ -2,17 +2,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::BasicNode;
-use openraft::OptionalSend;
+use futures::Stream;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use pgbaton_net::{CallError, PeerClient, PeerKey};
+use openraft::{BasicNode, OptionalSend};
+use pgbaton_net::{PeerClient, PeerKey};
+use pgbaton_types::chain;
 
 use crate::codec;
+use crate::pipeline::{Answered, Pipeline};
 use crate::protocol::{PeerAnswer, PeerRequest, RaftAnswer, RaftRequest};
 use crate::raft_types::TypeConfig;
 use crate::raft_types::alias::{Snapshot, Vote};
@@ -37,22 +40,32 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 /// One node, for one of openraft's purposes (replication, heartbeats, votes, snapshots), each with its own connection.
 pub(crate) struct Peer {
     target: u64,
-    client: PeerClient,
+    pub(crate) client: PeerClient,
     cluster: Arc<AtomicU64>,
 }
 
 impl Peer {
-    async fn call(&self, body: RaftRequest, deadline: Duration) -> Result<RaftAnswer, Unreachable<TypeConfig>> {
+    pub(crate) fn encode(&self, body: RaftRequest) -> Vec<u8> {
         let cluster = self.cluster.load(Ordering::Acquire);
-        let request = codec::encode(&PeerRequest::Raft { target: self.target, cluster, body });
-        let bytes =
-            self.client.call(&request, deadline).await.map_err(|error| Unreachable::from_string(chain(&error)))?;
-        match codec::decode(&bytes) {
+        codec::encode(&PeerRequest::Raft { target: self.target, cluster, body })
+    }
+
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<RaftAnswer, Unreachable<TypeConfig>> {
+        match codec::decode(bytes) {
             Ok(PeerAnswer::Raft(answer)) => Ok(answer),
             Ok(PeerAnswer::No(reason)) => Err(Unreachable::from_string(reason)),
-            Ok(PeerAnswer::Hello(_) | PeerAnswer::Client(_)) => Err(mixed_up(self.client.address())),
+            Ok(PeerAnswer::Hello(_) | PeerAnswer::Client(_)) => Err(self.mixed_up()),
             Err(error) => Err(Unreachable::new(&error)),
         }
+    }
+
+    pub(crate) fn mixed_up(&self) -> Unreachable<TypeConfig> {
+        Unreachable::from_string(format!("{} answered another question", self.client.address()))
+    }
+
+    async fn call(&self, body: RaftRequest, deadline: Duration) -> Result<RaftAnswer, Unreachable<TypeConfig>> {
+        let answer = self.client.call(&self.encode(body), deadline).await;
+        self.decode(&answer.map_err(|error| Unreachable::from_string(chain(&error)))?)
     }
 
     async fn vote_with(
@@ -62,28 +75,25 @@ impl Peer {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(body, option.soft_ttl()).await? {
             RaftAnswer::Vote(answer) => Ok(answer),
-            _ => Err(mixed_up(self.client.address()).into()),
+            _ => Err(self.mixed_up().into()),
         }
     }
 }
 
-fn mixed_up(address: &str) -> Unreachable<TypeConfig> {
-    Unreachable::from_string(format!("{address} answered another question"))
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &CallError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 impl RaftNetworkV2<TypeConfig> for Peer {
     type SnapshotData = Vec<u8>;
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Answered>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let answers: BoxStream<'s, Answered> = Box::pin(Pipeline::new(self, input, option.soft_ttl()).answers());
+        Box::pin(std::future::ready(Ok(answers)))
+    }
 
     async fn append_entries(
         &mut self,
@@ -92,7 +102,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(RaftRequest::Append(rpc), option.soft_ttl()).await? {
             RaftAnswer::Append(answer) => Ok(answer),
-            _ => Err(mixed_up(self.client.address()).into()),
+            _ => Err(self.mixed_up().into()),
         }
     }
 
@@ -124,7 +134,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = self.call(body, option.soft_ttl()) => match answer? {
                 RaftAnswer::Snapshot(answer) => Ok(answer),
-                _ => Err(mixed_up(self.client.address()).into()),
+                _ => Err(self.mixed_up().into()),
             },
         }
     }
@@ -137,7 +147,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         match self.call(RaftRequest::TransferLeader(req), option.soft_ttl()).await? {
             RaftAnswer::TransferLeader(None) => Ok(Ok(())),
             RaftAnswer::TransferLeader(Some(reason)) => Err(Unreachable::from_string(reason).into()),
-            _ => Err(mixed_up(self.client.address()).into()),
+            _ => Err(self.mixed_up().into()),
         }
     }
 }

@@ -26,7 +26,12 @@ pub(crate) enum RaftRequest {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<TypeConfig>),
     PreVote(VoteRequest<TypeConfig>),
-    Snapshot { vote: Vote, meta: SnapshotMeta, bytes: Vec<u8> },
+    Snapshot {
+        vote: Vote,
+        meta: SnapshotMeta,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
     TransferLeader(TransferLeaderRequest<TypeConfig>),
 }
 
@@ -60,6 +65,7 @@ pub struct Introduction {
     /// Whether it has any history. A node without is pristine: it has never voted and holds nothing.
     pub formed: bool,
     /// What its agent says about the data directory of its database, in the agent's own format.
+    #[serde(with = "serde_bytes")]
     pub host_facts: Option<Vec<u8>>,
 }
 

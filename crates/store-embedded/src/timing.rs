@@ -43,8 +43,9 @@ pub(crate) const SLOW_FLUSH: Duration = Duration::from_secs(1);
 /// no lease, so that living timers do not hide a dead disk.
 pub(crate) const STUCK_FLUSH: Duration = Duration::from_secs(5);
 
-/// How many entries after a snapshot the next one is made.
-const SNAPSHOT_EVERY: u64 = 5_000;
+/// How many entries after a snapshot the next one is made. While it is written, nothing else is: in a busy store that is to happen
+/// every few seconds at the most. Each entry costs some 64 bytes of memory until then, and a restart reads them all.
+const SNAPSHOT_EVERY: u64 = 20_000;
 
 /// How many entries before a snapshot are kept, for followers that are a little behind.
 const KEPT_ENTRIES: u64 = 500;

@@ -14,6 +14,7 @@ use hickory_resolver::proto::rr::RData;
 use pgbaton_etcd_proto::etcdserverpb::MemberListRequest;
 use pgbaton_etcd_proto::etcdserverpb::cluster_client::ClusterClient;
 use pgbaton_net::HttpClient;
+use pgbaton_types::chain;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
@@ -258,15 +259,4 @@ fn resolver(name_server: Option<SocketAddr>) -> Result<TokioResolver, NetError> 
     };
     builder.options_mut().timeout = ASK_TIME;
     builder.build()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

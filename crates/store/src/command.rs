@@ -97,6 +97,7 @@ pub enum Compare {
         /// The key.
         key: String,
         /// Compared with this.
+        #[serde(with = "serde_bytes")]
         value: Vec<u8>,
     },
     /// The lease that the key hangs on.
@@ -187,6 +188,7 @@ pub enum Op {
         /// The key.
         key: String,
         /// Its new value.
+        #[serde(with = "serde_bytes")]
         value: Vec<u8>,
         /// The lease that it hangs on from now on; `None` takes it off any lease.
         lease: Option<LeaseId>,

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyRange {
     /// One key.
-    One(Vec<u8>),
+    One(#[serde(with = "serde_bytes")] Vec<u8>),
     /// From the first one, which is meant, to the second one, which is not. Empty when the second is not above the first.
-    Between(Vec<u8>, Vec<u8>),
+    Between(#[serde(with = "serde_bytes")] Vec<u8>, #[serde(with = "serde_bytes")] Vec<u8>),
     /// From this one on.
-    From(Vec<u8>),
+    From(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl KeyRange {

@@ -11,6 +11,7 @@ use crate::{KeyRange, LeaseId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The value.
+    #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
     /// The revision at which the key began to exist.
     pub create_revision: Revision,

@@ -32,8 +32,10 @@ pub enum KvOp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Put {
     /// The key.
+    #[serde(with = "serde_bytes")]
     pub key: Vec<u8>,
     /// Its value; none: it keeps the one that it has.
+    #[serde(with = "serde_bytes")]
     pub value: Option<Vec<u8>>,
     /// The lease that it hangs on; [`PutLease::Keep`]: the one that it has.
     pub lease: PutLease,
@@ -62,7 +64,7 @@ pub enum Figure {
     /// When it was changed last.
     Mod(i64),
     /// Its value; a key that does not exist compares as nothing, whichever way.
-    Value(Vec<u8>),
+    Value(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The number of its lease; 0: none.
     Lease(i64),
 }

@@ -56,6 +56,7 @@ pub struct KeyValue {
     /// The key.
     pub key: String,
     /// Its value.
+    #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
     /// The revision at which it was created; it stays while the key lives.
     pub create_revision: Revision,

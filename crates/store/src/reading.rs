@@ -10,6 +10,7 @@ use crate::keyspace::{Entry, Keyspace, RevisionError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The key.
+    #[serde(with = "serde_bytes")]
     pub key: Vec<u8>,
     /// What it was; without its value where only keys were asked for.
     pub entry: Entry,

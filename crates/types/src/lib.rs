@@ -3,6 +3,7 @@
 //! A leaf: no I/O, no clock, no async. A value here is either valid or cannot be made; what is parsed from text says
 //! in its error what was expected.
 
+mod chain;
 mod checkpoint;
 mod epoch;
 mod history;
@@ -11,6 +12,7 @@ mod member;
 mod system;
 mod time;
 
+pub use chain::chain;
 pub use checkpoint::ShutdownCheckpoint;
 pub use epoch::{Epoch, Revision};
 pub use history::{Divergence, HistoryEntry, TimelineHistory};

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgbaton_types::chain;
 use tokio::time::timeout;
 
 use crate::clock;
 use crate::context::Context;
-use crate::text::chain;
 
 /// How long a server that another one follows as primary is not started for this: a standby may recycle what waits, as long as
 /// it is none.

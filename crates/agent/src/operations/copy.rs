@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use pgbaton_postgres::{BaseBackupError, CommandError, ControlFile, HostPort, Upstream};
-use pgbaton_types::MemberName;
+use pgbaton_types::{MemberName, chain};
 use tokio::time::sleep;
 
 use super::{OperationError, archive};
 use crate::context::Context;
 use crate::keys;
 use crate::spec::options;
-use crate::text::chain;
 
 /// How long `pg_basebackup` and `pg_rewind` may say nothing. The checkpoint that a backup begins with says nothing either.
 const SILENCE_MAX: Duration = Duration::from_secs(600);

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use pgbaton_core::OperationKind;
 use pgbaton_core::observation::Outcome;
 use pgbaton_postgres::ControlFileError;
+use pgbaton_types::chain;
 
 use crate::context::Context;
 use crate::state::StateError;
-use crate::text::chain;
 
 pub(crate) use archive::at_end as archive_at_end;
 pub(crate) use make::publish_config;

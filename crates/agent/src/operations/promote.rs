@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_postgres::{ControlFile, DatabaseState, PromoteError, write_config};
-use pgbaton_types::TimelineId;
+use pgbaton_types::{TimelineId, chain};
 
 use super::OperationError;
 use crate::context::Context;
 use crate::observe;
 use crate::state::KeptPostmaster;
-use crate::text::chain;
 
 /// What a placeholder consists of: one comment.
 const PLACEHOLDER: &str = "# pgbaton: this timeline number was given out and not used\n";

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgbaton_postgres::held_up_senders;
+use pgbaton_types::chain;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::clock;
-use crate::text::chain;
 use crate::unguarded;
 
 /// How often is looked.

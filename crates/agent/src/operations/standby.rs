@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_postgres::FollowError;
-use pgbaton_types::MemberName;
+use pgbaton_types::{MemberName, chain};
 
 use super::{OperationError, archive};
 use crate::context::Context;
@@ -25,7 +25,7 @@ pub(super) async fn follow(context: &Arc<Context>, upstream: &MemberName) -> Res
     match pgbaton_postgres::follow(&spec, &recovery, &mut client, context.signaller(), STREAM_TIME).await {
         Ok(_) => Ok(()),
         Err(error @ FollowError::TimedOut { .. }) => {
-            tracing::info!(error = %crate::text::chain(&error), "the standby goes on trying");
+            tracing::info!(error = %chain(&error), "the standby goes on trying");
             Ok(())
         }
         Err(error) => Err(error.into()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgbaton_core::StopMode;
 use pgbaton_core::observation::Outcome;
 use pgbaton_postgres::{shutdown_checkpoint, wait_shut_down};
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, chain};
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
@@ -44,7 +44,7 @@ pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, O
 async fn handover(context: &Context) -> Result<Outcome, OperationError> {
     let data_dir = context.data_dir();
     if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
-        tracing::info!(error = %crate::text::chain(&error), "the checkpoint before the handover did not complete");
+        tracing::info!(error = %chain(&error), "the checkpoint before the handover did not complete");
     }
     context.guard.signal(SIGINT)?;
     // The lease is renewed meanwhile; longer than this nobody shall wait for writes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgbaton_types::{Epoch, MemberName, TimelineHistory, TimelineId};
 
 use crate::decision::{Action, OperationKind, StopMode};
+use crate::lease::soft_deadline;
 use crate::memory::Yielded;
 use crate::observation::{Answer, ControlState, Directory, Initialize, Lease, Outcome, PrimaryStatus, Server, Work};
 use crate::plan::{Flow, Plan};
@@ -168,8 +169,20 @@ fn start_again(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     if let Some(why) = plan.failed_lately(RESTART_PAUSE, |kind| matches!(kind, OperationKind::StartPrimary { .. })) {
         return plan.blocked(Step::Leader, why);
     }
+    if ends_soon(plan, lease) {
+        return plan.blocked(Step::Leader, "waits for the lease to be renewed before it starts the server");
+    }
     plan.begin(OperationKind::StartPrimary { epoch: lease.epoch });
     plan.taken(Step::Leader, format!("starts the server as primary in {}{alone}", lease.epoch))
+}
+
+/// What is left of the lease is the time for stopping a server. What its clients wrote meanwhile no standby might get.
+fn ends_soon(plan: &mut Plan<'_>, lease: Lease) -> bool {
+    let soon = plan.seen.now.reached(soft_deadline(lease.deadline, lease.granted)) && !plan.settings.paused;
+    if soon {
+        plan.wake_after(CHANGE_POLL);
+    }
+    soon
 }
 
 fn wait_for_server(plan: &mut Plan<'_>, lease: Lease, what: &str) -> Flow {
@@ -217,6 +230,9 @@ fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     let Some(timeline) = timeline else {
         return release(plan, lease, "no timeline number is reserved for a promotion");
     };
+    if ends_soon(plan, lease) {
+        return plan.blocked(Step::Leader, "waits for the lease to be renewed before it promotes");
+    }
     plan.begin(OperationKind::Promote { epoch: lease.epoch, timeline, proven: plan.memory.handed_over });
     plan.taken(Step::Leader, format!("promotes the server in {} to timeline {timeline}", lease.epoch))
 }

@@ -93,19 +93,23 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
 }
 
 /// A member has seen an epoch that the store does not show: it is older news, or a copy that was put in its place.
-fn knows_less(plan: &mut Plan<'_>, asked: BootTime) -> Option<String> {
+fn knows_less(plan: &mut Plan<'_>) -> Option<String> {
     let store = &plan.seen.store;
     let highest = highest_promise(plan);
     let known = matches!(store.cluster.initialize, Initialize::Done(_));
     let at = Epoch::of(store.cluster.base, store.revision);
     if !known || highest <= at.max(plan.memory.store_forgot) {
+        plan.memory.store_behind = None;
         return None;
     }
-    // The answers came within that time, and what is read after them shows what they had seen.
-    if store.as_of.is_some_and(|as_of| as_of >= asked + ASK_TIME) {
+    let known_since = plan.memory.store_behind.filter(|(epoch, _)| *epoch >= highest).map(|(_, since)| since);
+    let since = known_since.unwrap_or(plan.seen.now);
+    plan.memory.store_behind = Some((highest, since));
+    // What is read after somebody has said so shows what he had seen.
+    if store.as_of.is_some_and(|as_of| as_of > since) {
         plan.memory.forgotten_by_store(highest, plan.seen.now);
     }
-    Some(format!("a member has seen {highest}, which the store does not show: reads it again"))
+    Some(format!("a member has seen {highest}, which the store does not show: waits until it is read again"))
 }
 
 /// When a lease has surely ended that a store has forgotten: it was renewed for the last time before the store went back.
@@ -173,7 +177,7 @@ fn run(plan: &mut Plan<'_>, standby: &StandbyStatus) -> Flow {
         let why = format!("{name} still runs as a primary");
         return look_again(plan, why);
     }
-    if let Some(why) = knows_less(plan, race.asked) {
+    if let Some(why) = knows_less(plan) {
         plan.wake_after(ASK_TIME);
         return plan.blocked(Step::Race, why);
     }
@@ -300,7 +304,8 @@ fn no_history(plan: &Plan<'_>) -> Option<String> {
         );
     };
     if seen.store.listed.is_empty() {
-        let was_standby = !matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown));
+        let was_primary = matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown));
+        let was_standby = !was_primary && plan.memory.last_holder.as_ref() != Some(&seen.me);
         return was_standby.then(|| {
             "the store does not know this cluster, it has no other voter, and the data was a standby's: a newer primary may \
              exist elsewhere"

@@ -11,6 +11,7 @@ use pgbaton_api::layout::{EPOCH_BASE, Keys};
 use pgbaton_config::{LocalConfig, StoreConfig};
 use pgbaton_store::{Compare, Health, Op, Snapshot, Store as _, StoreError, Txn};
 use pgbaton_store_etcd::{EtcdStore, Options, OptionsError};
+use pgbaton_types::chain;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -306,16 +307,6 @@ fn imported(prefix: &str, export: &Export) -> Txn {
     let mut success: Vec<Op> = export.keys.iter().filter(|(name, _)| *name != EPOCH_BASE).map(put).collect();
     success.push(Op::put(key(EPOCH_BASE), export.epoch_base.to_string()));
     Txn::when(vec![Compare::absent(key("initialize")), Compare::absent(key("leader"))], success)
-}
-
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

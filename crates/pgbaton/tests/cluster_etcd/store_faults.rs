@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgbaton_testkit::Cluster;
 use pgbaton_testkit::cluster::{Options, ServerState, StoreKind};
@@ -22,6 +22,8 @@ fn a_pause_of_etcd_costs_nothing_while_it_is_short_and_one_primary_when_it_is_no
     cluster.etcd().unwrap().signal(0, Signal::STOP).unwrap();
     commits(&writer, 200);
     cluster.etcd().unwrap().signal(0, Signal::CONT).unwrap();
+    // One after the other: the lease outlives either.
+    all_have_read(&cluster);
     cluster.etcd().unwrap().kill(0);
     cluster.etcd().unwrap().start_member(0).unwrap();
     // Longer than the lease from there on: it was renewed by the one that is back.
@@ -29,13 +31,7 @@ fn a_pause_of_etcd_costs_nothing_while_it_is_short_and_one_primary_when_it_is_no
     assert_eq!((cluster.wait_primary(LIMIT).unwrap(), timeline(&cluster, primary)), (primary, 1));
 
     cluster.etcd().unwrap().signal(0, Signal::STOP).unwrap();
-    cluster
-        .awaiting("nobody to take writes", LIMIT, || {
-            let states = cluster.states()?;
-            let writable = states.iter().any(ServerState::is_primary);
-            Ok(if writable { Err(format!("{states:?}")) } else { Ok(()) })
-        })
-        .unwrap();
+    nobody_writes(&cluster);
     let back = clock::now();
     cluster.etcd().unwrap().signal(0, Signal::CONT).unwrap();
     commit_after(&writer, back);
@@ -78,19 +74,15 @@ fn members_of_etcd_may_go_one_by_one_until_it_has_no_leader() {
         cluster.etcd().unwrap().kill(member);
         super::writes_for(&writer, 2.5);
         cluster.etcd().unwrap().start_member(member).unwrap();
-        super::writes_for(&writer, 1.5);
+        // The next one goes when this one takes part again, or two are gone at once.
+        let endpoint = cluster.etcd().unwrap().endpoint(member);
+        wait::until("a member of etcd that takes part", LIMIT, || takes_part(&endpoint)).unwrap();
     }
     assert_eq!((cluster.wait_primary(LIMIT).unwrap(), epoch(&cluster, primary)), (primary, before));
 
     cluster.etcd().unwrap().kill(0);
     cluster.etcd().unwrap().kill(1);
-    cluster
-        .awaiting("nobody to take writes", LIMIT, || {
-            let states = cluster.states()?;
-            let writable = states.iter().any(ServerState::is_primary);
-            Ok(if writable { Err(format!("{states:?}")) } else { Ok(()) })
-        })
-        .unwrap();
+    nobody_writes(&cluster);
     let back = clock::now();
     cluster.etcd().unwrap().start_member(0).unwrap();
     commit_after(&writer, back);
@@ -129,7 +121,7 @@ fn an_etcd_that_was_restored_from_an_old_copy_makes_nobody_primary_twice() {
     cluster.etcd().unwrap().kill(0);
     duplicate(&data, &copy);
     cluster.etcd().unwrap().start_member(0).unwrap();
-    commits(&writer, 50);
+    all_have_read(&cluster);
 
     // What the copy does not know: another primary on another timeline.
     let answer = cluster.switchover(first, first, None).unwrap();
@@ -157,6 +149,44 @@ fn led_above(cluster: &Cluster, before: u64) -> usize {
         let primary = cluster.wait_primary(LIMIT).map_err(|error| error.to_string())?;
         let now = epoch(cluster, primary);
         if now > before { Ok(primary) } else { Err(format!("epoch {now}, before it was {before}")) }
+    })
+    .unwrap()
+}
+
+/// Waits until no server takes writes.
+fn nobody_writes(cluster: &Cluster) {
+    cluster
+        .awaiting("nobody to take writes", LIMIT, || {
+            let states = cluster.states()?;
+            let writable = states.iter().any(ServerState::is_primary);
+            Ok(if writable { Err(format!("{states:?}")) } else { Ok(()) })
+        })
+        .unwrap();
+}
+
+/// A member of etcd reads linearizably, which needs a leader that it follows.
+fn takes_part(endpoint: &str) -> Result<(), String> {
+    let arguments = ["--endpoints", endpoint, "get", "/any"];
+    let answer = Command::new("/usr/bin/etcdctl").env("ETCDCTL_API", "3").args(arguments).output().unwrap();
+    if answer.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&answer.stderr).into_owned()) }
+}
+
+/// Waits until every agent has asked the store anew and was answered.
+fn all_have_read(cluster: &Cluster) {
+    for member in 0..cluster.size() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        // The first answer may be to a question from before; the next one is asked after it.
+        let first = answered_after(cluster, member, now);
+        answered_after(cluster, member, first);
+    }
+}
+
+/// The second since 1970 of an agent's newest answer from the store, once it is later than that.
+fn answered_after(cluster: &Cluster, member: usize, second: u64) -> u64 {
+    wait::until("a new answer of the store", LIMIT, || {
+        let status = cluster.rest(member, "GET", "/patroni", "", LIMIT).unwrap().json();
+        let seen = status["dcs_last_seen"].as_u64().unwrap_or_default();
+        if seen > second { Ok(seen) } else { Err(format!("member {member}: {seen}, wanted is one after {second}")) }
     })
     .unwrap()
 }

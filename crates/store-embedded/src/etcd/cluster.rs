@@ -26,7 +26,7 @@ impl Face {
         let voters: Vec<u64> = membership.voter_ids().collect();
         let members = membership.nodes().map(|(id, node)| {
             // Peers and clients share the port.
-            let urls = vec![format!("http://{}", node.addr)];
+            let urls = vec![format!("{}://{}", self.scheme, node.addr)];
             Member {
                 id: *id,
                 name: node.addr.clone(),

@@ -45,6 +45,8 @@ const OVERHEAD_BYTES: usize = 512 * 1024;
 #[derive(Clone)]
 pub(crate) struct Face {
     node: Arc<Node>,
+    /// Of the addresses at which clients are served: the same on every member.
+    scheme: &'static str,
 }
 
 impl Face {

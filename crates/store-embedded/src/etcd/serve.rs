@@ -65,7 +65,8 @@ impl EtcdServer {
                 (Server::builder().tls_config(config)?, Clients { plain: None, tls: Some(sender) })
             }
         };
-        let task = tokio::spawn(serve(server, Arc::clone(node), connections));
+        let face = Face { node: Arc::clone(node), scheme: if tls.is_some() { "https" } else { "http" } };
+        let task = tokio::spawn(serve(server, face, connections));
         Ok((Self { task }, clients))
     }
 }
@@ -76,9 +77,8 @@ impl Drop for EtcdServer {
     }
 }
 
-async fn serve(mut server: Server, node: Arc<Node>, connections: mpsc::Receiver<io::Result<ClientConnection>>) {
-    let door = Door { key: node.key.clone() };
-    let face = Face { node };
+async fn serve(mut server: Server, face: Face, connections: mpsc::Receiver<io::Result<ClientConnection>>) {
+    let door = Door { key: face.node.key.clone() };
     let connections = ReceiverStream::new(connections).map(|connection| connection.map(Client));
     let ended = server
         .add_service(AuthServer::new(face.clone()))

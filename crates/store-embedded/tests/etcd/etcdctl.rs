@@ -179,6 +179,8 @@ async fn etcdctl_comes_in_with_its_certificate_and_not_without() {
     let all = [&user[..], &["--cacert", &trusted, "--cert", &cert, "--key", &key]].concat();
     assert_eq!(say_with(&secure, &all, &["put", "a", "1"], ""), "Some(0)\nOK\n");
     assert_eq!(say_with(&secure, &all, &["get", "a"], ""), "Some(0)\na\n1\n");
+    let members = say_with(&secure, &all, &["member", "list"], "");
+    assert!(members.contains(&secure), "not where it is served: {members}");
     let refused = [
         // In plain text, without a certificate, with one that nobody here signed, and by who trusts somebody else.
         say_with(&endpoint, &user, &["get", "a"], ""),

@@ -35,6 +35,7 @@ pub use servers::{Rows, ServerState};
 pub use view::MemberView;
 
 use layout::{Member, SUPERUSER_PASSWORD};
+use pgbaton_types::chain;
 
 /// Result of everything that is done to a cluster.
 pub type Outcome<T = ()> = Result<T, ClusterError>;
@@ -248,7 +249,7 @@ impl Cluster {
     ) -> Outcome<T> {
         Ok(wait::until(awaited, limit, || match look() {
             Ok(seen) => seen,
-            Err(error) => Err(error::chain(&error)),
+            Err(error) => Err(chain(&error)),
         })?)
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pgbaton_types::chain;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
@@ -89,7 +90,7 @@ async fn state(config: Config) -> ServerState {
             Some(row) => read_state(&row),
             None => ServerState::Silent("no row".to_owned()),
         },
-        Ok(Err(error)) => ServerState::Silent(super::error::chain(&error)),
+        Ok(Err(error)) => ServerState::Silent(chain(&error)),
         Err(_) => ServerState::Silent("no answer".to_owned()),
     }
 }

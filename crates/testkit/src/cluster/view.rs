@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pgbaton_types::chain;
+
 use super::{ClusterError, Outcome, http};
 
 /// Longest wait for the document: a fresh read of the store, which may be electing.
@@ -28,7 +30,7 @@ pub(super) fn of(members: &[SocketAddr]) -> Outcome<Vec<MemberView>> {
         match http::ask(*address, "GET", "/cluster", "", LIMIT) {
             Ok(answer) if answer.status == 200 => return Ok(read(&answer.json())),
             Ok(answer) => seen = format!("{address} answered {}: {}", answer.status, answer.body),
-            Err(error) => seen = super::error::chain(&error),
+            Err(error) => seen = chain(&error),
         }
     }
     Err(ClusterError::NoView(seen))

@@ -17,6 +17,7 @@ use pgbaton_sys::clock::boottime;
 use pgbaton_sys::proctree::with_working_directory;
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part, Programs, SUPERUSER};
 use pgbaton_testkit::{HostProgram, wait};
+use pgbaton_types::chain;
 use rustix::process::setpriority_process;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -292,7 +293,7 @@ impl Load {
                         Err(error) => break error,
                     }
                 };
-                *why.lock().unwrap_or_else(PoisonError::into_inner) = crate::chain(&error);
+                *why.lock().unwrap_or_else(PoisonError::into_inner) = chain(&error);
                 ended.store(true, Ordering::SeqCst);
             });
             Ok::<_, tokio_postgres::Error>(sessions)

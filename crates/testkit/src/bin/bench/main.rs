@@ -26,6 +26,7 @@ use pgbaton_testkit::{Network, host};
 
 use cluster::Cluster;
 use events::Event;
+use pgbaton_types::chain;
 use report::{Format, Report};
 use system::{System, Variant};
 
@@ -159,16 +160,4 @@ fn measure_variant(
 fn note(line: &str) {
     // Losing it is right: the result does not depend on it.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pgbaton_types::chain;
 use tokio::time::timeout;
 use tokio_postgres::{Config, NoTls};
 
@@ -34,7 +35,7 @@ pub(crate) fn states(servers: &[SocketAddr]) -> Outcome<Vec<ServerState>> {
 async fn state(server: SocketAddr) -> ServerState {
     match timeout(LIMIT, query(server)).await {
         Ok(Ok(state)) => state,
-        Ok(Err(error)) => ServerState::Silent(crate::chain(&error)),
+        Ok(Err(error)) => ServerState::Silent(chain(&error)),
         Err(_) => ServerState::Silent("no answer".to_owned()),
     }
 }

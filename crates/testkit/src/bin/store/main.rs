@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use pgbaton_types::chain;
 use report::{Format, Measure, Report};
 use voters::{Kind, Voters};
 
@@ -132,16 +133,4 @@ async fn measure_store(options: &Options, kind: Kind, members: usize, round: usi
 fn note(line: &str) {
     // Losing it is right: the result does not depend on it.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &(dyn Error + Send + Sync)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use pgbaton_testkit::cluster::{Cluster, Programs};
 use pgbaton_testkit::{HostProgram, host};
 
+use pgbaton_types::chain;
 use report::{Format, Report};
 
 /// What can go wrong on the way to a verdict; the text names it.
@@ -104,16 +105,4 @@ fn with_logs<T>(cluster: &Cluster, outcome: Outcome<T>) -> Outcome<T> {
 fn note(line: &str) {
     // Losing it is right: the result does not depend on it.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

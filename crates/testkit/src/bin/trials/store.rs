@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Part};
 use pgbaton_testkit::{clock, wait};
+use pgbaton_types::chain;
 
 use crate::report::Report;
 use crate::{Context, Outcome, note, with_logs};
@@ -202,7 +203,7 @@ impl Trial {
     fn listens(&self, member: usize) -> Outcome {
         wait::until("a member's REST server", MEMBER, || {
             let answer = self.cluster.rest(member, "GET", "/liveness", "", Duration::from_secs(2));
-            answer.map(|_| ()).map_err(|error| crate::chain(&error))
+            answer.map(|_| ()).map_err(|error| chain(&error))
         })?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgbaton_testkit::cluster::{Answer, Cluster, ClusterError, Options as ClusterOptions, Part, Random};
 use pgbaton_testkit::writer::{Commit, Writer};
 use pgbaton_testkit::{clock, wait};
-use pgbaton_types::BootTime;
+use pgbaton_types::{BootTime, chain};
 
 use crate::load::Load;
 use crate::report::Report;
@@ -190,7 +190,7 @@ fn writes_again(
 fn lost(cluster: &Cluster, writer: &Writer, server: usize, when: &str, report: &mut Report) -> Outcome {
     let missing = wait::until("the rows of the new primary", WRITES_AGAIN, || {
         // The record first, the table after it: what is acknowledged in between is not looked for.
-        writer.missing_on(cluster.servers()[server]).map_err(|error| crate::chain(&error))
+        writer.missing_on(cluster.servers()[server]).map_err(|error| chain(&error))
     })?;
     report.count("lost rows", missing.len());
     if !missing.is_empty() {
