@@ -3,25 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pgbaton_store::conformance::{self, Harness};
-use pgbaton_store::{BoxFuture, Store};
+use pgbaton_store::Store;
+use pgbaton_store::conformance::{self, RealTime};
 use pgbaton_store_etcd::{EtcdStore, Options};
 use pgbaton_testkit::Voters;
 
 /// Far above what a store takes to form.
 const LIMIT: Duration = Duration::from_secs(20);
-
-struct RealTime(EtcdStore);
-
-impl Harness for RealTime {
-    fn store(&self) -> &dyn Store {
-        &self.0
-    }
-
-    fn pass(&self, _duration: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_does_behind_its_face_what_every_store_must_do() {

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use pgbaton_store::conformance::{self, Harness};
-use pgbaton_store::{BoxFuture, Op, Refusal, Renewal, Store, Txn, WatchItem};
+use pgbaton_store::conformance::{self, RealTime};
+use pgbaton_store::{Op, Refusal, Renewal, Store, Txn, WatchItem};
 use pgbaton_store_etcd::{EtcdStore, Options};
 use pgbaton_testkit::Etcd;
 use pgbaton_types::Revision;
@@ -13,18 +13,6 @@ use rustix::process::Signal;
 
 /// Far above what anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-struct RealTime(EtcdStore);
-
-impl Harness for RealTime {
-    fn store(&self) -> &dyn Store {
-        &self.0
-    }
-
-    fn pass(&self, _duration: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-}
 
 fn client(endpoints: Vec<String>) -> EtcdStore {
     EtcdStore::new(&Options { endpoints, ..Options::default() }).unwrap()

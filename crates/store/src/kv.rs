@@ -114,7 +114,7 @@ pub struct KvTxn {
     /// Done when not.
     pub failure: Vec<KvOp>,
     /// It stands for one request that was no transaction. etcd then looks for a lease before it looks for a key, and takes a revision
-    /// below zero for now.
+    /// below zero for the present one.
     pub single: bool,
 }
 
