@@ -293,7 +293,8 @@ impl World {
         let host = &mut self.hosts[member];
         let mut cluster = decoded.cluster.clone();
         if let Initialize::UnderWay { mine } = &mut cluster.initialize {
-            *mine = decoded.claimed_by == Some(host.agent.session);
+            let by_name = decoded.claimant.as_ref() == Some(&self.names[member]);
+            *mine = if self.scenario.external_store { by_name } else { decoded.claimed_by == Some(host.agent.session) };
         }
         if let Some(request) = &mut cluster.failover {
             request.due = decoded.failover_due.map(|due| host.clock.read(due));
@@ -301,6 +302,12 @@ impl World {
         // Answers may overtake each other.
         if host.agent.view.as_of.is_some_and(|newest| newest > sent) {
             return;
+        }
+        if matches!(cluster.initialize, Initialize::Done(_)) {
+            let other =
+                |name: &MemberName| self.names.iter().position(|known| known == name).filter(|at| *at != member);
+            // None of them is forgotten in the time that a simulation lasts.
+            host.durable.members.extend(cluster.members.keys().filter_map(other));
         }
         let listed = std::mem::take(&mut host.agent.view.listed);
         host.agent.view = StoreView { as_of: Some(sent), revision, cluster, listed };
@@ -324,9 +331,10 @@ impl World {
         self.hosts[member].agent.view.listed = self.listed(member, now);
     }
 
-    /// The other voters and what they say about their hosts.
+    /// The other voters and what they say about their hosts; where the store has hosts of its own, the members that it has shown.
     fn listed(&self, member: usize, now: BootTime) -> Vec<Listed> {
-        let others = (0..self.scenario.members).filter(|other| *other != member);
+        let known = |other: &usize| !self.scenario.external_store || self.hosts[member].durable.members.contains(other);
+        let others = (0..self.scenario.members).filter(|other| *other != member).filter(known);
         let said = others.map(|other| {
             let answers = self.hosts[other].agent_runs() && self.network.reaches(member, other, Traffic::Peers);
             let host = answers.then(|| self.host_facts(other));

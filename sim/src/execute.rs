@@ -118,7 +118,7 @@ impl World {
             reserve: *reserve,
             reservation_seen: reservation_seen.unwrap_or(Revision(0)),
             initialize_seen: *initialize_seen,
-            session: self.hosts[member].agent.session,
+            claim: self.own_claim(member),
             ttl: *ttl,
             base_seen,
             raise_base,
@@ -151,6 +151,13 @@ impl World {
         Compare::Value { key: layout::LEADER.to_owned(), value: self.names[member].as_str().as_bytes().to_vec() }
     }
 
+    fn own_claim(&self, member: usize) -> Compare {
+        if self.scenario.external_store {
+            return Compare::Value { key: layout::CLAIM.to_owned(), value: self.names[member].as_str().into() };
+        }
+        Compare::under_lease(layout::INITIALIZE, self.hosts[member].agent.session)
+    }
+
     fn write_key(&mut self, member: usize, action: &Action) {
         let agent = &self.hosts[member].agent;
         // Only while the leader key is the one of the lease that this was decided under.
@@ -159,12 +166,17 @@ impl World {
         let held: Vec<Compare> = ours.into_iter().flat_map(|created| [created, self.own_key(member)]).collect();
         let (purpose, txn) = match action {
             Action::ClaimBootstrap => {
-                let put = Op::put_leased(layout::INITIALIZE, "", agent.session);
-                (Purpose::Awaited, Txn::when(vec![Compare::absent(layout::INITIALIZE)], vec![put]))
+                let puts = if self.scenario.external_store {
+                    vec![Op::put(layout::INITIALIZE, ""), Op::put(layout::CLAIM, self.names[member].as_str())]
+                } else {
+                    vec![Op::put_leased(layout::INITIALIZE, "", agent.session)]
+                };
+                (Purpose::Awaited, Txn::when(vec![Compare::absent(layout::INITIALIZE)], puts))
             }
             Action::WithdrawClaim => {
-                let own = Compare::under_lease(layout::INITIALIZE, agent.session);
-                (Purpose::Awaited, Txn::when(vec![own], vec![Op::delete(layout::INITIALIZE)]))
+                let empty = Compare::Value { key: layout::INITIALIZE.to_owned(), value: Vec::new() };
+                let gone = vec![Op::delete(layout::INITIALIZE), Op::delete(layout::CLAIM)];
+                (Purpose::Awaited, Txn::when(vec![empty, self.own_claim(member)], gone))
             }
             Action::RecordInitialize { system_id, .. } => {
                 // If the key is empty or absent; which of the two it was is in the view.
@@ -173,7 +185,8 @@ impl World {
                     _ => Compare::Value { key: layout::INITIALIZE.to_owned(), value: Vec::new() },
                 };
                 let compares = held.into_iter().chain([free]).collect();
-                (Purpose::Awaited, Txn::when(compares, vec![Op::put(layout::INITIALIZE, system_id.0.to_string())]))
+                let known = Op::put(layout::INITIALIZE, system_id.0.to_string());
+                (Purpose::Awaited, Txn::when(compares, vec![known, Op::delete(layout::CLAIM)]))
             }
             Action::PublishPosition { position } => {
                 (Purpose::Publish, Txn::when(held, vec![Op::put(layout::STATUS, position.0.to_string())]))

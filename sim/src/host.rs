@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use pgbaton_store::LeaseId;
 use pgbaton_types::{BootTime, Epoch, TimelineId};
 
@@ -47,6 +49,8 @@ pub(crate) struct Durable {
     pub(crate) timeline_given: Option<TimelineId>,
     /// The lease that was held last.
     pub(crate) lease: Option<Held>,
+    /// The other members, by number, that the store has shown.
+    pub(crate) members: BTreeSet<usize>,
 }
 
 /// A lease with its number in the store.

@@ -13,6 +13,8 @@ use crate::time::Time;
 pub(crate) const LEADER: &str = "leader";
 /// Identity of the cluster.
 pub(crate) const INITIALIZE: &str = "initialize";
+/// Who makes the cluster, where the store lists no hosts: a claim that outlives its maker.
+pub(crate) const CLAIM: &str = "claim";
 /// Last published position.
 pub(crate) const STATUS: &str = "status";
 /// Last published history.
@@ -35,6 +37,8 @@ pub(crate) struct Decoded {
     pub(crate) cluster: Cluster,
     /// The session that claimed the bootstrap.
     pub(crate) claimed_by: Option<LeaseId>,
+    /// The member that did, where the claim outlives it.
+    pub(crate) claimant: Option<MemberName>,
     /// When the failover request is due, in true time.
     pub(crate) failover_due: Option<Time>,
 }
@@ -62,6 +66,7 @@ pub(crate) fn decode(machine: &Machine) -> Rc<Decoded> {
             Err(_) => Initialize::UnderWay { mine: false },
         };
         decoded.claimed_by = pair.lease;
+        decoded.claimant = text(CLAIM).and_then(|(value, _)| value.parse().ok());
     }
     if let Some((value, pair)) = text(FAILOVER) {
         let (request, due) = read_failover(&value, pair.mod_revision);

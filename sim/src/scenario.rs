@@ -42,6 +42,8 @@ pub(crate) struct Scenario {
     pub(crate) exit_longest: Time,
     /// Longest additional delay of each message to and from the store, of a store that is slow but well.
     pub(crate) store_slowness: Time,
+    /// The store is one like etcd, which knows nothing of the members' hosts.
+    pub(crate) external_store: bool,
     /// Known bug that is put back.
     pub(crate) bug: Option<Bug>,
 }
@@ -75,6 +77,7 @@ impl Scenario {
             copy_longest: half(rng, 10 * SECOND, 3 * SECOND),
             exit_longest: half(rng, 12 * SECOND, 30 * MILLISECOND),
             store_slowness: 0,
+            external_store: false,
             bug,
         };
         if rng.chance(100) {
@@ -82,6 +85,7 @@ impl Scenario {
             // What is slow for one ttl is too slow for another.
             scenario.operators.retain(|operator| *operator != OperatorKind::EditTtl);
         }
+        scenario.external_store = rng.chance(300);
         scenario
     }
 

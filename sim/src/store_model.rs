@@ -48,8 +48,8 @@ pub(crate) struct Acquire {
     pub(crate) reservation_seen: Revision,
     /// The key `initialize` as it was seen.
     pub(crate) initialize_seen: Initialize,
-    /// What an own claim to make the cluster hangs on.
-    pub(crate) session: LeaseId,
+    /// What holds while an own claim to make the cluster stands.
+    pub(crate) claim: Compare,
     /// Time to live to ask for.
     pub(crate) ttl: Duration,
     /// The base of epochs that was seen.
@@ -223,7 +223,7 @@ impl StoreModel {
         compares.push(match acquire.initialize_seen {
             Initialize::Absent => Compare::absent(layout::INITIALIZE),
             // An empty one may be another member's by now.
-            Initialize::UnderWay { .. } => Compare::under_lease(layout::INITIALIZE, acquire.session),
+            Initialize::UnderWay { .. } => acquire.claim.clone(),
             Initialize::Done(system_id) => identity(system_id.to_string()),
         });
         let mut puts = vec![

@@ -136,11 +136,13 @@ impl Connected {
         }
     }
 
-    /// The hosts that a store knew that lists none: nobody has asked them yet.
-    pub(crate) fn knew(&self, members: BTreeMap<MemberName, String>) {
+    /// The hosts that a store knows that lists none. Whom nobody has asked yet has said nothing, and is waited for when the store forgets him.
+    pub(crate) fn knows(&self, members: &BTreeMap<MemberName, String>) {
         if let Kind::Etcd { hosts, .. } = &self.store {
-            let silent = members.into_values().map(|address| Listed { address, asked: None, host: None });
-            *hosts.lock().unwrap_or_else(PoisonError::into_inner) = silent.collect();
+            let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = |address: &String| hosts.iter().find(|listed| listed.address == *address).cloned();
+            let silent = |address: &String| Listed { address: address.clone(), asked: None, host: None };
+            *hosts = members.values().map(|address| said(address).unwrap_or_else(|| silent(address))).collect();
         }
     }
 

@@ -11,6 +11,7 @@ mod execute;
 mod ha_loop;
 mod keeper;
 mod keys;
+mod known_members;
 mod lease_actions;
 mod left_lease;
 mod logging;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_config::Loaded;
-use pgbaton_core::observation::{Initialize, Lease};
+use pgbaton_core::observation::Lease;
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_guard::client::{self, Client as Guard};
-use pgbaton_types::{BootTime, MemberName, chain};
+use pgbaton_types::{BootTime, chain};
 use rustix::event::{PollFd, PollFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,6 @@ use crate::context::{Config, Context, Parts};
 use crate::event::Event;
 use crate::ha_loop::{Ended, HaLoop, Wiring};
 use crate::keeper::{self, Held};
-use crate::keys;
 use crate::peers::Peers;
 use crate::publish::{self, Publication};
 use crate::rest;
@@ -32,7 +31,7 @@ use crate::spec::beside;
 use crate::startup::{self, StartError};
 use crate::state::StateFile;
 use crate::store_thread::StoreThread;
-use crate::{left_lease, logging, snapshot, unguarded, view};
+use crate::{keys, known_members, left_lease, logging, snapshot, unguarded, view};
 
 /// Events that may wait for the loop. It takes them all at each turn; more than this in between only mean that it is to look anew.
 const EVENTS_MAX: usize = 1024;
@@ -128,7 +127,7 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         state,
         config,
     }));
-    connected.knew(context.kept().members);
+    connected.knows(&context.kept().members);
     resume(&context, &status);
     let (snapshots, newest) = watch::channel(Arc::new(snapshot::before_the_first(&context)));
     let (wanted, publications) = watch::channel(Publication::default());
@@ -245,7 +244,7 @@ fn spawn_tasks(
     }
     services.spawn(ask_listed(Arc::clone(context), connected.clone()));
     if connected.lists_no_hosts() {
-        services.spawn(keep_new_members(Arc::clone(context)));
+        services.spawn(known_members::keep_new(Arc::clone(context), connected.clone()));
     }
     let guard = Arc::clone(&context.guard);
     std::thread::Builder::new()
@@ -277,6 +276,7 @@ fn take_signals(services: &Runtime, events: &mpsc::Sender<Event>) -> Result<(), 
 /// While the store knows no cluster, what the hosts say about themselves decides.
 async fn ask_listed(context: Arc<Context>, connected: Connected) {
     let peers = Peers::new(Arc::clone(&context));
+    let mut absent = BTreeMap::new();
     loop {
         let view = context.view.get();
         let known = view.keys.contains_key(keys::INITIALIZE);
@@ -285,39 +285,11 @@ async fn ask_listed(context: Arc<Context>, connected: Connected) {
             context.wake(Event::StoreChanged);
         }
         if connected.lists_no_hosts()
-            && let Some(members) = members_in(&context, &view.keys)
+            && let Some(shown) = known_members::shown(&context, &view.keys)
         {
-            keep_members(&context, members);
+            known_members::keep(&context, &connected, shown, &mut absent);
         }
         connected.listed_wanted(if known { FORGOTTEN_INTERVAL } else { ASK_LISTED_INTERVAL }).await;
-    }
-}
-
-/// Keeps members as soon as the store shows them: the next thing that it does may be to forget them. They are forgotten here later.
-async fn keep_new_members(context: Arc<Context>) {
-    loop {
-        context.view.changed.notified().await;
-        let mut members = context.kept().members;
-        members.extend(members_in(&context, &context.view.keys()).unwrap_or_default());
-        keep_members(&context, members);
-    }
-}
-
-/// The other members with their addresses; none: the store does not know the cluster.
-fn members_in(context: &Context, keys: &keys::Keys) -> Option<BTreeMap<MemberName, String>> {
-    if !matches!(keys::cluster(keys, keys::Own::default(), clock::now(), 0).initialize, Initialize::Done(_)) {
-        return None;
-    }
-    let others = keys::records(keys).filter(|(name, _)| *name != context.me);
-    Some(others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect())
-}
-
-/// Keeps which other members there are, for when the store does not know it any more.
-fn keep_members(context: &Context, members: BTreeMap<MemberName, String>) {
-    if context.kept().members != members
-        && let Err(error) = context.keep(|kept| kept.members = members)
-    {
-        tracing::warn!(error = %chain(&error), "which members there are was not kept");
     }
 }
 

@@ -3,7 +3,7 @@ use pgbaton_types::Epoch;
 use crate::decision::{Action, Decision, OperationKind};
 use crate::facts::unfit;
 use crate::memory::Proven;
-use crate::observation::{Answer, Observation, Outcome, Server};
+use crate::observation::{Answer, Initialize, Observation, Outcome, Server};
 use crate::plan::{Flow, Plan};
 use crate::settings::Settings;
 use crate::steps::{demotion, follower, identity, leader, operation, order, pause, race, terminate};
@@ -97,6 +97,8 @@ fn remember_store(plan: &mut Plan<'_>) {
     }
     let ((base, revision), before) = ((view.cluster.base, view.revision), plan.memory.store_at);
     plan.memory.store_at = (base, revision);
+    let done = matches!(view.cluster.initialize, Initialize::Done(_));
+    plan.memory.others_seen |= done && plan.seen.other_members().next().is_some();
     let known = Epoch::of(before.0, before.1).max(plan.memory.promised);
     let went_back = base < before.0 || revision < before.1;
     let forgot = Epoch::of(base, revision) < plan.memory.promised && plan.memory.store_forgot < plan.memory.promised;

@@ -26,6 +26,8 @@ pub struct Memory {
     pub store_forgot: Epoch,
     /// The highest epoch that a member has seen while the store showed less, and since when that is known.
     pub store_behind: Option<(Epoch, BootTime)>,
+    /// The store, knowing the cluster, has shown other members in this agent's life.
+    pub others_seen: bool,
     /// The longest `ttl` that was configured in this agent's life: a lease that is held may have any of them.
     pub longest_ttl: Duration,
     /// The race for a lease that nobody holds.

@@ -305,7 +305,8 @@ fn no_history(plan: &Plan<'_>) -> Option<String> {
     };
     if seen.store.listed.is_empty() {
         let was_primary = matches!(seen.local.found, Some(ControlState::InProduction | ControlState::ShutDown));
-        let was_standby = !was_primary && plan.memory.last_holder.as_ref() != Some(&seen.me);
+        let alone = plan.memory.last_holder.as_ref() == Some(&seen.me) && !plan.memory.others_seen;
+        let was_standby = !was_primary && !alone;
         return was_standby.then(|| {
             "the store does not know this cluster, it has no other voter, and the data was a standby's: a newer primary may \
              exist elsewhere"
