@@ -54,6 +54,13 @@ pub(crate) fn make(cluster: &mut Cluster<'_>, primary: usize) -> Outcome {
 
 /// Kills the agent of the `primary` and waits until the next one holds the lease.
 fn draw_anew(cluster: &mut Cluster<'_>, primary: usize) -> Outcome {
+    // Right after a renewal: what is left of a short lease after an election of the store might not be enough for the next agent.
+    let mut left = u64::MAX;
+    wait::until("a renewal of the lease", ELECTION, || {
+        let answer = cluster.ask(primary, "/explain").map_err(|error| error.to_string())?;
+        let before = std::mem::replace(&mut left, answer["lease"]["remaining_ms"].as_u64().unwrap_or(u64::MAX));
+        if left != u64::MAX && left > before { Ok(()) } else { Err(answer.to_string()) }
+    })?;
     let before = cluster.agent(primary)?;
     cluster.signal_agent(primary, Signal::KILL)?;
     wait::until("another agent of the primary, with its lease", ELECTION, || {
