@@ -303,12 +303,11 @@ impl World {
         if host.agent.view.as_of.is_some_and(|newest| newest > sent) {
             return;
         }
-        if matches!(cluster.initialize, Initialize::Done(_)) {
-            let other =
-                |name: &MemberName| self.names.iter().position(|known| known == name).filter(|at| *at != member);
-            // None of them is forgotten in the time that a simulation lasts.
-            host.durable.members.extend(cluster.members.keys().filter_map(other));
-        }
+        // Who has no data before there is a cluster may come and go. None of the others is forgotten in the time that a simulation lasts.
+        let done = matches!(cluster.initialize, Initialize::Done(_));
+        let shown = cluster.members.iter().filter(|(_, facts)| done || facts.has_data);
+        let other = |name: &MemberName| self.names.iter().position(|known| known == name).filter(|at| *at != member);
+        host.durable.members.extend(shown.filter_map(|(name, _)| other(name)));
         let listed = std::mem::take(&mut host.agent.view.listed);
         host.agent.view = StoreView { as_of: Some(sent), revision, cluster, listed };
         host.agent.ready = true;

@@ -93,7 +93,7 @@ pub(crate) fn record(keys: &Keys, name: &MemberName) -> Option<MemberRecord> {
 }
 
 /// What a member's record says. Patroni's members say nothing about data; their role and state do.
-fn facts(record: &MemberRecord) -> MemberFacts {
+pub(crate) fn facts(record: &MemberRecord) -> MemberFacts {
     let tag = |key: &str| record.tags.get(key);
     let nofailover = tag("nofailover") == Some(&Value::Bool(true))
         || tag("failover_priority").and_then(Value::as_i64).is_some_and(|priority| priority <= 0);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgbaton_api::layout::MemberRecord;
 use pgbaton_core::observation::Initialize;
 use pgbaton_types::{BootTime, MemberName, chain};
 
@@ -25,19 +26,27 @@ pub(crate) fn shown(context: &Context, keys: &Keys) -> Option<Members> {
     if !matches!(keys::cluster(keys, keys::Own::default(), clock::now(), 0).initialize, Initialize::Done(_)) {
         return None;
     }
-    let others = keys::records(keys).filter(|(name, _)| *name != context.me);
-    Some(others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect())
+    Some(others(context, keys, |_| true))
+}
+
+/// The members with data that a store shows which does not know the cluster: who has none yet may come and go.
+fn shown_with_data(context: &Context, keys: &Keys) -> Members {
+    others(context, keys, |record| keys::facts(record).has_data)
+}
+
+fn others(context: &Context, keys: &Keys, wanted: impl Fn(&MemberRecord) -> bool) -> Members {
+    let others = keys::records(keys).filter(|(name, record)| *name != context.me && wanted(record));
+    others.filter_map(|(name, record)| Some((name, record.api_base()?.to_owned()))).collect()
 }
 
 /// Keeps members as soon as the store shows them: the next thing that it does may be to forget them.
 pub(crate) async fn keep_new(context: Arc<Context>, connected: Connected) {
     loop {
         context.view.changed.notified().await;
-        if let Some(shown) = shown(&context, &context.view.keys()) {
-            let mut known = context.kept().members;
-            known.extend(shown);
-            write(&context, &connected, known);
-        }
+        let keys = context.view.keys();
+        let mut known = context.kept().members;
+        known.extend(shown(&context, &keys).unwrap_or_else(|| shown_with_data(&context, &keys)));
+        write(&context, &connected, known);
     }
 }
 
