@@ -1,6 +1,6 @@
 //! An agent: observe, decide, check, execute. It knows only what it can know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgbaton_core::execution;
@@ -324,10 +324,29 @@ impl World {
         }
     }
 
-    /// The agent asks the other voters about their hosts.
+    /// The agent asks the other voters about their hosts. Where the store lists none, they tell whom they know besides: who has not been asked
+    /// counts as silent.
     pub(crate) fn ask_listed(&mut self, member: usize) {
         let now = self.hosts[member].clock.read(self.now);
-        self.hosts[member].agent.view.listed = self.listed(member, now);
+        let mut listed = self.listed(member, now);
+        if self.scenario.external_store {
+            let known = &self.hosts[member].durable.members;
+            let answering = known.iter().filter(|other| self.answers(member, **other));
+            let told: BTreeSet<usize> =
+                answering.flat_map(|other| &self.hosts[*other].durable.members).copied().collect();
+            let new: Vec<usize> = told.difference(known).copied().filter(|other| *other != member).collect();
+            listed.extend(new.iter().map(|other| self.silent(*other)));
+            self.hosts[member].durable.members.extend(new);
+        }
+        self.hosts[member].agent.view.listed = listed;
+    }
+
+    fn answers(&self, asking: usize, asked: usize) -> bool {
+        self.hosts[asked].agent_runs() && self.network.reaches(asking, asked, Traffic::Peers)
+    }
+
+    fn silent(&self, member: usize) -> Listed {
+        Listed { address: format!("{}:5433", self.names[member]), asked: None, host: None }
     }
 
     /// The other voters and what they say about their hosts; where the store has hosts of its own, the members that it has shown.
@@ -335,9 +354,8 @@ impl World {
         let known = |other: &usize| !self.scenario.external_store || self.hosts[member].durable.members.contains(other);
         let others = (0..self.scenario.members).filter(|other| *other != member).filter(known);
         let said = others.map(|other| {
-            let answers = self.hosts[other].agent_runs() && self.network.reaches(member, other, Traffic::Peers);
-            let host = answers.then(|| self.host_facts(other));
-            Listed { address: format!("{}:5433", self.names[other]), asked: Some(now), host }
+            let host = self.answers(member, other).then(|| self.host_facts(other));
+            Listed { asked: Some(now), host, ..self.silent(other) }
         });
         said.collect()
     }

@@ -180,19 +180,29 @@ impl World {
         }
     }
 
+    /// A store that lists no hosts is lost only when each member has data or knows one that has: whoever never saw the cluster there cannot
+    /// know that it was made.
     fn wipe_store(&mut self) {
+        let has_data = |member: &usize| self.hosts[*member].postgres.data.is_some();
+        let knows = |host: &crate::host::Host| host.durable.members.iter().any(has_data);
+        let informed = (0..self.hosts.len()).all(|member| has_data(&member) || knows(&self.hosts[member]));
+        if self.scenario.external_store && !informed {
+            return;
+        }
         self.store.wipe(self.now);
         self.forget_requests();
         self.store_changed();
     }
 
-    /// Only with all members there, as docs/stores.md asks: one that was away since the copy was made, with the lease in it, cannot know that
-    /// another one led, and leads on.
+    /// Only with all members there and knowing who led last, as docs/stores.md asks: one that was away since the copy was made, with the lease in
+    /// it, cannot know that another one led, and leads on.
     fn restore_store(&mut self) {
+        let reserved = self.store.decoded().cluster.reserved;
         let there = |(member, host): (usize, &crate::host::Host)| {
             let now = host.clock.read(self.now);
             let lately = host.agent.view.as_of.is_some_and(|as_of| now.since(as_of) < LATELY);
-            host.up && !host.frozen && host.agent.alive && self.network.reaches_store(member) && lately
+            let informed = host.agent.view.cluster.reserved == reserved;
+            host.up && !host.frozen && host.agent.alive && self.network.reaches_store(member) && lately && informed
         };
         if self.store.available && self.hosts.iter().enumerate().all(there) && self.store.restore(self.now) {
             self.forget_requests();

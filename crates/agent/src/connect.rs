@@ -1,73 +1,22 @@
 //! Opening the store, and what only our own store can tell.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgbaton_config::{EmbeddedConfig, EtcdConfig, LocalConfig, StoreConfig, StoreTls};
-use pgbaton_core::observation::{HostFacts, Listed};
+use pgbaton_core::observation::Listed;
 use pgbaton_store::Store;
 use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact, ServerTls};
 use pgbaton_store_etcd::{EtcdStore, Options as EtcdOptions, OptionsError, Srv, TlsFiles};
 use pgbaton_types::{BootTime, MemberName};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::host_facts::{self, OwnFacts};
+use crate::known_members::Members;
 use crate::peers::Peers;
-
-/// First byte of what a host says about itself, its version; then JSON.
-const VERSION: u8 = b'1';
-
-/// What this host says about itself to the others before there is a store that could.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct HostRecord {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    system_id: Option<pgbaton_types::SystemId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeline: Option<pgbaton_types::TimelineId>,
-    promised: pgbaton_types::Epoch,
-    primary_may_run: bool,
-    lease_left_ms: u64,
-}
-
-/// The facts of this host, as the loop saw them last. Before its first look there are none, and others wait.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OwnFacts(Arc<Mutex<Option<Vec<u8>>>>);
-
-impl OwnFacts {
-    /// Sets them.
-    pub(crate) fn set(&self, facts: &HostFacts) {
-        let record = HostRecord {
-            system_id: facts.system_id,
-            timeline: facts.timeline,
-            promised: facts.promised,
-            primary_may_run: facts.primary_may_run,
-            lease_left_ms: u64::try_from(facts.lease_left.as_millis()).unwrap_or(u64::MAX),
-        };
-        let mut bytes = vec![VERSION];
-        bytes.extend(serde_json::to_vec(&record).unwrap_or_default());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
-    }
-
-    fn get(&self) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-fn read(bytes: &[u8]) -> Option<HostFacts> {
-    let (version, rest) = bytes.split_first()?;
-    let record: HostRecord = (*version == VERSION).then(|| serde_json::from_slice(rest).ok()).flatten()?;
-    Some(HostFacts {
-        system_id: record.system_id,
-        timeline: record.timeline,
-        promised: record.promised,
-        primary_may_run: record.primary_may_run,
-        lease_left: Duration::from_millis(record.lease_left_ms),
-    })
-}
 
 /// The store with what is special to it.
 #[derive(Clone)]
@@ -137,11 +86,10 @@ impl Connected {
     }
 
     /// The hosts that a store knows that lists none. Whom nobody has asked yet has said nothing, and is waited for when the store forgets him.
-    pub(crate) fn knows(&self, members: &BTreeMap<MemberName, String>) {
+    pub(crate) fn knows(&self, members: &Members) {
         if let Kind::Etcd { hosts, .. } = &self.store {
             let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
             let said = |address: &String| hosts.iter().find(|listed| listed.address == *address).cloned();
-            let silent = |address: &String| Listed { address: address.clone(), asked: None, host: None };
             *hosts = members.values().map(|address| said(address).unwrap_or_else(|| silent(address))).collect();
         }
     }
@@ -162,21 +110,28 @@ impl Connected {
         drop(timeout(most, self.wanted.notified()).await);
     }
 
-    /// Asks them anew; `known` are those that a store knew last that lists none.
-    pub(crate) async fn ask_listed(&self, peers: &Peers, known: BTreeMap<MemberName, String>, within: Duration) {
+    /// Asks them anew; `known` are those that a store knew last that lists none. Returns whom they know besides: until those are known as well,
+    /// and have answered, they count as silent.
+    pub(crate) async fn ask_listed(&self, peers: &Peers, known: Members, within: Duration) -> Members {
         let asked = clock::now();
         match &self.store {
             Kind::Embedded(store) => {
                 store.refresh_peer_facts(within).await;
                 *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+                Members::new()
             }
             Kind::Etcd { hosts, .. } => {
                 let ask = |(member, address): (MemberName, String)| async move {
-                    let host = timeout(within, peers.ask_host(&member, &address)).await.ok().flatten();
-                    Listed { address, asked: Some(asked), host }
+                    let answer = timeout(within, peers.ask_host(&member, &address)).await.ok().flatten();
+                    let (host, members) = answer.unzip();
+                    (Listed { address, asked: Some(asked), host }, members.unwrap_or_default())
                 };
-                let answers = futures::future::join_all(known.into_iter().map(ask)).await;
-                *hosts.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+                let answers = futures::future::join_all(known.clone().into_iter().map(ask)).await;
+                let (answers, named): (Vec<Listed>, Vec<Members>) = answers.into_iter().unzip();
+                let mut told: Members = named.into_iter().flatten().collect();
+                told.retain(|member, _| member != peers.me() && !known.contains_key(member));
+                heard(&mut hosts.lock().unwrap_or_else(PoisonError::into_inner), answers, &told);
+                told
             }
         }
     }
@@ -256,32 +211,40 @@ fn etcd(config: &EtcdConfig) -> EtcdOptions {
     }
 }
 
+/// Takes over the answers. Whoever became known since they were asked for stays, silent; so do those whom somebody told of, from now on.
+fn heard(hosts: &mut Vec<Listed>, answers: Vec<Listed>, told: &Members) {
+    for answer in answers {
+        if let Some(host) = hosts.iter_mut().find(|host| host.address == answer.address) {
+            *host = answer;
+        }
+    }
+    for address in told.values() {
+        if hosts.iter().all(|host| host.address != *address) {
+            hosts.push(silent(address));
+        }
+    }
+}
+
+fn silent(address: &str) -> Listed {
+    Listed { address: address.to_owned(), asked: None, host: None }
+}
+
 fn listed(fact: PeerFact, asked: Option<BootTime>) -> Listed {
-    let host = fact.answer.ok().and_then(|introduction| read(&introduction.host_facts?));
+    let host = fact.answer.ok().and_then(|introduction| host_facts::read(&introduction.host_facts?));
     Listed { address: fact.address, asked, host }
 }
 
 #[cfg(test)]
 mod tests {
-    use pgbaton_types::SystemId;
-
     use super::*;
 
     #[test]
-    fn what_version_one_says_is_read() {
-        let committed = br#"1{"system_id":7,"timeline":2,"promised":3,"primary_may_run":true,"lease_left_ms":1500}"#;
-        let facts = HostFacts {
-            system_id: Some(SystemId(7)),
-            timeline: Some(pgbaton_types::TimelineId(2)),
-            promised: pgbaton_types::Epoch(3),
-            primary_may_run: true,
-            lease_left: Duration::from_millis(1500),
-        };
-        assert_eq!(read(committed), Some(facts.clone()));
-        let own = OwnFacts::default();
-        assert_eq!(own.get(), None);
-        own.set(&facts);
-        assert_eq!(own.get().unwrap(), committed);
-        assert_eq!(read(b"2{}"), None);
+    fn who_was_not_asked_counts_as_silent() {
+        let member = |name: &str| -> (MemberName, String) { (name.parse().unwrap(), format!("http://{name}:8008")) };
+        let facts = host_facts::read(br#"1{"promised":3,"primary_may_run":false,"lease_left_ms":0}"#);
+        let answer = |name: &str| Listed { address: member(name).1, asked: Some(BootTime(5)), host: facts.clone() };
+        let mut hosts = vec![silent(&member("b").1), silent(&member("new").1)];
+        heard(&mut hosts, vec![answer("b"), answer("forgotten")], &Members::from([member("new"), member("c")]));
+        assert_eq!(hosts, [answer("b"), silent(&member("new").1), silent(&member("c").1)]);
     }
 }

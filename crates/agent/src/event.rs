@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgbaton_api::RestartRequest;
 use pgbaton_core::Observation;
-use pgbaton_core::observation::{Outcome, PeerAnswer};
+use pgbaton_core::observation::{HostFacts, Outcome, PeerAnswer};
 use pgbaton_types::{MemberName, ShutdownCheckpoint};
 use tokio::sync::oneshot;
 
@@ -79,6 +79,8 @@ pub struct Looked {
     pub observation: Arc<Observation>,
     /// Why this member would not lead if there were no leader; none: it would.
     pub unfit: Option<String>,
+    /// What is known of this host without asking its server.
+    pub host: HostFacts,
 }
 
 /// What an operator may ask of a member.

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgbaton_core::observation::{
-    Answer, Directory, Finished, HostFacts, Initialize, Operation, Orders, Outcome, PeerAnswer, Server, StoreView,
-};
+use pgbaton_core::observation::{Directory, Finished, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::{EXIT_CONFIGURATION, EXIT_LEAVES};
 use pgbaton_postgres::NewerGoodCopy;
@@ -17,10 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::clock;
-use crate::connect::{Connected, OwnFacts};
+use crate::connect::Connected;
 use crate::context::Context;
 use crate::event::{Event, Looked, OrderReply};
 use crate::execute;
+use crate::host_facts::{self, OwnFacts, Parts};
 use crate::keys;
 use crate::lease_actions::ACTION_TIME;
 use crate::member_slots::MemberSlots;
@@ -249,7 +248,13 @@ impl HaLoop {
     }
 
     fn show(&mut self, look: &Look, seen: &Arc<Observation>, decision: &Decision) {
-        let facts = self.facts(look, seen);
+        let facts = host_facts::of(&Parts {
+            seen,
+            promised: self.memory.promised,
+            enforced: look.status.and_then(|status| status.deadline).map(BootTime),
+            attempted: self.context.lease.attempted_until(),
+            observer: &self.observer,
+        });
         self.own_facts.set(&facts);
         self.connected.holds_lease(seen.lease.is_some());
         let parts = snapshot::Parts {
@@ -265,33 +270,8 @@ impl HaLoop {
         self.snapshots.send_replace(Arc::new(snapshot::make(&parts)));
         for reply in self.asked.drain(..) {
             // Whoever asked has given up waiting.
-            let _ = reply.send(Looked { observation: Arc::clone(seen), unfit: decision.unfit.clone() });
-        }
-    }
-
-    fn facts(&self, look: &Look, seen: &Observation) -> HostFacts {
-        let host = crate::serve_peer::host(seen);
-        let enforced = look.status.and_then(|status| status.deadline);
-        let left = enforced.map_or(Duration::ZERO, |deadline| BootTime(deadline).since(seen.now));
-        let database = match &seen.local.directory {
-            Directory::Database(database) => Some(database),
-            _ => None,
-        };
-        let running = match &seen.local.server {
-            Server::Running { answer: Answer::Standby(standby), .. } => Some(standby.history.timeline()),
-            Server::Running { answer: Answer::Primary(primary), .. } => Some(primary.history.timeline()),
-            _ => None,
-        };
-        // The files matter only while no store tells the numbers that were given out.
-        let unknown = !matches!(seen.store.cluster.initialize, Initialize::Done(_));
-        let in_files = if unknown { self.observer.highest_timeline() } else { None };
-        let attempted = self.context.lease.attempted_until().since(seen.now);
-        HostFacts {
-            system_id: database.map(|database| database.system_id),
-            timeline: database.map(|database| database.history.timeline()).max(running).max(in_files),
-            promised: self.memory.promised,
-            primary_may_run: host.primary_may_run,
-            lease_left: left.max(attempted).max(Duration::from_millis(host.lease_left_ms)),
+            let looked = Looked { observation: Arc::clone(seen), unfit: decision.unfit.clone(), host: facts.clone() };
+            let _ = reply.send(looked);
         }
     }
 

@@ -44,10 +44,13 @@ pub(crate) async fn keep_new(context: Arc<Context>, connected: Connected) {
     loop {
         context.view.changed.notified().await;
         let keys = context.view.keys();
-        let mut known = context.kept().members;
-        known.extend(shown(&context, &keys).unwrap_or_else(|| shown_with_data(&context, &keys)));
-        write(&context, &connected, known);
+        add(&context, &connected, shown(&context, &keys).unwrap_or_else(|| shown_with_data(&context, &keys)));
     }
+}
+
+/// Keeps these as well.
+pub(crate) fn add(context: &Context, connected: &Connected, members: Members) {
+    change(context, connected, |known| known.extend(members));
 }
 
 /// Keeps those that the store shows, and forgets those that are gone. `absent`: since when it has not shown them.
@@ -57,15 +60,15 @@ pub(crate) fn keep(
     shown: Members,
     absent: &mut BTreeMap<MemberName, BootTime>,
 ) {
-    write(context, connected, remembered(context.kept().members, shown, absent, clock::now()));
+    change(context, connected, |known| *known = remembered(std::mem::take(known), shown, absent, clock::now()));
 }
 
-fn write(context: &Context, connected: &Connected, known: Members) {
-    if context.kept().members == known {
-        return;
-    }
-    connected.knows(&known);
-    if let Err(error) = context.keep(|kept| kept.members = known) {
+fn change(context: &Context, connected: &Connected, change: impl FnOnce(&mut Members)) {
+    let kept = context.keep(|kept| {
+        change(&mut kept.members);
+        connected.knows(&kept.members);
+    });
+    if let Err(error) = kept {
         tracing::warn!(error = %chain(&error), "which members there are was not kept");
     }
 }

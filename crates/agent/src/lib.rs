@@ -9,6 +9,7 @@ mod context;
 pub mod event;
 mod execute;
 mod ha_loop;
+mod host_facts;
 mod keeper;
 mod keys;
 mod known_members;

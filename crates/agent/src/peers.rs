@@ -17,6 +17,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::event::{Event, PeerUpdate};
 use crate::keys;
+use crate::known_members::Members;
 
 /// How long a member may take to say where it stands: whoever looks anew asks its server, which takes milliseconds.
 const POSITION_TIME: Duration = Duration::from_millis(1000);
@@ -129,23 +130,29 @@ impl Peers {
         });
     }
 
+    /// This member.
+    pub(crate) fn me(&self) -> &MemberName {
+        &self.context.me
+    }
+
     fn scope(&self) -> String {
         self.context.config().local.scope.clone()
     }
 
-    /// Asks a host, by the address of its REST API, what it knows of itself.
-    pub(crate) async fn ask_host(&self, member: &MemberName, api: &str) -> Option<HostFacts> {
+    /// Asks a host, by the address of its REST API, what it knows of itself, and which members it knows.
+    pub(crate) async fn ask_host(&self, member: &MemberName, api: &str) -> Option<(HostFacts, Members)> {
         let position = self.position_at(member, format!("{api}{PATH_POSITION}")).await;
         let position = position
             .inspect_err(|error| tracing::debug!(%member, error = %chain(error), "a member gave no answer"))
             .ok()?;
-        Some(HostFacts {
+        let facts = HostFacts {
             system_id: position.system_id,
-            timeline: position.history.map(|history| history.timeline()),
+            timeline: position.host.timeline,
             promised: position.epoch_seen.unwrap_or_default(),
             primary_may_run: position.host.primary_may_run,
             lease_left: Duration::from_millis(position.host.lease_left_ms),
-        })
+        };
+        Some((facts, position.host.members))
     }
 
     async fn position(&self, member: &MemberName) -> Result<Position, PeerError> {

@@ -16,10 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::connect::{Connected, OwnFacts};
+use crate::connect::Connected;
 use crate::context::{Config, Context, Parts};
 use crate::event::Event;
 use crate::ha_loop::{Ended, HaLoop, Wiring};
+use crate::host_facts::OwnFacts;
 use crate::keeper::{self, Held};
 use crate::peers::Peers;
 use crate::publish::{self, Publication};
@@ -281,7 +282,8 @@ async fn ask_listed(context: Arc<Context>, connected: Connected) {
         let view = context.view.get();
         let known = view.keys.contains_key(keys::INITIALIZE);
         if view.as_of.is_some() && !known {
-            connected.ask_listed(&peers, context.kept().members, ASK_LISTED_TIME).await;
+            let told = connected.ask_listed(&peers, context.kept().members, ASK_LISTED_TIME).await;
+            known_members::add(&context, &connected, told);
             context.wake(Event::StoreChanged);
         }
         if connected.lists_no_hosts()

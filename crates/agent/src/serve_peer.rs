@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgbaton_api::{PeerHost, Position, PrepareReply, PrepareRequest, Proof, ProveRequest};
-use pgbaton_core::Observation;
 use pgbaton_core::observation::{Answer, Directory, Server, StandbyStatus};
 use pgbaton_postgres::{LocalClient, Possession, ServerSignal, ServerSpec, SqlError, holds, write_config};
 use pgbaton_store::BoxFuture;
@@ -67,7 +66,7 @@ impl PeerService {
     }
 
     async fn make_position(&self) -> Option<Position> {
-        let Looked { observation: seen, unfit } = self.look().await?;
+        let Looked { observation: seen, unfit, host } = self.look().await?;
         let config = self.context.config();
         let mut position = Position {
             member: self.context.me.to_string(),
@@ -87,7 +86,12 @@ impl PeerService {
             priority: config.settings.failover_priority,
             checkpointed: false,
             prepared: None,
-            host: host(&seen),
+            host: PeerHost {
+                primary_may_run: host.primary_may_run,
+                lease_left_ms: u64::try_from(host.lease_left.as_millis()).unwrap_or(u64::MAX),
+                timeline: host.timeline,
+                members: self.context.kept().members,
+            },
         };
         match &seen.local.server {
             Server::Running { answer: Answer::Primary(primary), .. } => {
@@ -214,14 +218,6 @@ async fn end_what_blocks(client: &mut LocalClient) -> Result<(), SqlError> {
         tracing::info!("ended the sessions that held replay, for a handover");
     }
     Ok(())
-}
-
-/// What is known of this host without asking its server.
-pub(crate) fn host(seen: &Observation) -> PeerHost {
-    let server = &seen.local.server;
-    let primary_may_run = !matches!(server, Server::Stopped { .. }) && server.standby().is_none();
-    let left = seen.lease.map_or(Duration::ZERO, |lease| lease.deadline.since(seen.now));
-    PeerHost { primary_may_run, lease_left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
 }
 
 impl AnswerPeers for PeerService {

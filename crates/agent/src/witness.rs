@@ -10,7 +10,8 @@ use pgbaton_types::{Epoch, chain};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::connect::{self, OwnFacts};
+use crate::connect;
+use crate::host_facts::OwnFacts;
 use crate::logging;
 use crate::startup::StartError;
 

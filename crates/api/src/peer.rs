@@ -1,6 +1,7 @@
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use pgbaton_types::{Epoch, Lsn, ShutdownCheckpoint, SystemId, TimelineHistory, TimelineId};
+use pgbaton_types::{Epoch, Lsn, MemberName, ShutdownCheckpoint, SystemId, TimelineHistory, TimelineId};
+use serde::{Deserialize, Serialize};
 
 /// `GET`: where a member stands.
 pub const PATH_POSITION: &str = "/pgbaton/position";
@@ -51,8 +52,15 @@ pub struct Position {
 pub struct PeerHost {
     /// A server runs there that is not proven to be in recovery.
     pub primary_may_run: bool,
-    /// The longest time in milliseconds that a lease recorded beside the data may still have to run.
+    /// The longest time in milliseconds that a lease which it holds, has asked for, or has recorded beside the data may still have to run.
     pub lease_left_ms: u64,
+    /// The highest timeline number that occurs in its data; none: no data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineId>,
+    /// The other members that it knows, with the addresses of their REST API. Only where the store lists no hosts: whoever asks may never
+    /// have seen them there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<MemberName, String>,
 }
 
 /// The holder asks its candidate to make itself ready: replay resumed and not delayed, close to what it has received.
@@ -177,8 +185,21 @@ mod tests {
             priority: 1,
             checkpointed: false,
             prepared: Some(Epoch(7)),
-            host: PeerHost { primary_may_run: false, lease_left_ms: 0 },
+            host: PeerHost {
+                primary_may_run: false,
+                lease_left_ms: 0,
+                timeline: Some(TimelineId(2)),
+                members: BTreeMap::from([("c".parse().unwrap(), "http://192.0.2.3:8008".to_owned())]),
+            },
         };
         assert_eq!(serde_json::from_str::<Position>(&to_compact(&position).unwrap()).unwrap(), position);
+    }
+
+    #[test]
+    fn a_host_that_knows_nobody_says_nothing_of_members() {
+        let host = PeerHost { primary_may_run: false, lease_left_ms: 5, timeline: None, members: BTreeMap::new() };
+        let text = to_compact(&host).unwrap();
+        assert_eq!(text, r#"{"primary_may_run":false,"lease_left_ms":5}"#);
+        assert_eq!(serde_json::from_str::<PeerHost>(&text).unwrap(), host);
     }
 }

@@ -1,5 +1,6 @@
 use pgbaton_core::observation::{Answer, Observation, Server, Work};
 use pgbaton_core::{Action, Decision, OperationKind};
+use pgbaton_types::TimelineId;
 
 use super::{Chronicle, Invariant, Moment, name};
 use crate::world::World;
@@ -14,8 +15,8 @@ use crate::world::World;
 pub(crate) struct OnePrimary {
     /// Who can acknowledge at the moment, in which life of its server.
     writable: Vec<Option<u64>>,
-    /// The life of each server that began a timeline of its own and has not accepted a write yet.
-    fresh: Vec<Option<u64>>,
+    /// The timeline that each server began after all that was written so far, and on which it has not accepted a write yet.
+    fresh: Vec<Option<TimelineId>>,
     /// Who accepted writes last.
     last: Option<usize>,
 }
@@ -30,7 +31,7 @@ impl OnePrimary {
 impl Invariant for OnePrimary {
     fn check(&mut self, moment: &Moment<'_>, world: &World, past: &Chronicle) -> Result<(), String> {
         match moment {
-            Moment::Promoted { member, .. } => self.fresh[*member] = Some(world.hosts[*member].postgres.life),
+            Moment::Promoted { member, timeline } => self.fresh[*member] = Some(*timeline),
             Moment::Decided { member, observation, decision } => {
                 return loss_is_delivered(world, past, *member, observation, decision);
             }
@@ -60,7 +61,9 @@ impl Invariant for OnePrimary {
             if self.writable[member].is_none() {
                 // A new cluster, in which nobody can have written yet, continues nothing either.
                 let new = host.postgres.incomplete == Some(Work::Bootstrap);
-                let fresh = self.fresh[member].take() == Some(life) || new;
+                let began = std::mem::replace(&mut self.fresh, vec![None; world.hosts.len()])[member];
+                let data = host.postgres.data.as_ref();
+                let fresh = data.is_some_and(|data| began == Some(data.history.timeline())) || new;
                 if let Some(last) = self.last.filter(|last| !fresh && *last != member) {
                     return Err(format!(
                         "{} accepts writes on its old timeline although {} has accepted writes since",

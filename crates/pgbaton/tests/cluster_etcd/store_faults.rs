@@ -10,7 +10,7 @@ use pgbaton_testkit::{clock, wait};
 use pgbaton_types::BootTime;
 use rustix::process::Signal;
 
-use super::{LIMIT, commit_after, commits, healthy, nothing_lost, others, prepared, timeline, writing};
+use super::{LIMIT, commit_after, commits, healthy, nothing_lost, options, others, prepared, timeline, writing};
 
 /// How much later a slow etcd answers: many times what it takes, and below what an agent gives one call.
 const SLOW: Duration = Duration::from_millis(600);
@@ -118,13 +118,9 @@ fn a_wiped_etcd_makes_nobody_primary_while_a_member_is_away_until_its_keys_are_p
     store(&cluster, primary, "export", &keys);
     cluster.kill_member(absent).unwrap();
     wipe(&mut cluster);
+    let silent = cluster.rest_addresses()[absent].to_string();
     for member in [primary, other] {
-        cluster
-            .awaiting("a word on who is waited for", LIMIT, || {
-                let why = cluster.blocked(member).unwrap_or_default();
-                Ok(if why.contains("does not say whether a primary runs there") { Ok(()) } else { Err(why) })
-            })
-            .unwrap();
+        waits_for(&cluster, member, &silent);
     }
     nobody_writes(&cluster);
 
@@ -136,6 +132,30 @@ fn a_wiped_etcd_makes_nobody_primary_while_a_member_is_away_until_its_keys_are_p
     cluster.wait_healthy(LIMIT).unwrap();
     // What had not left the primary when it lost its lease may be lost: nobody waits for a former holder.
     assert_eq!(writer.so_far().two_writable(), None, "two servers took writes at once");
+}
+
+#[test]
+fn a_member_that_only_another_one_knows_is_asked_as_well_when_etcd_was_wiped() {
+    let mut cluster = prepared(options());
+    let (known, new) = (1, 2);
+    cluster.start(0).unwrap();
+    cluster.wait_primary(LIMIT).unwrap();
+    let before = epoch(&cluster, 0);
+    cluster.start(known).unwrap();
+    cluster.wait_streaming(known, LIMIT).unwrap();
+    cluster.kill_member(known).unwrap();
+    cluster.start(new).unwrap();
+    cluster.wait_streaming(new, LIMIT).unwrap();
+    cluster.kill_member(new).unwrap();
+    wipe(&mut cluster);
+    cluster.start(known).unwrap();
+    let silent = cluster.rest_addresses()[new].to_string();
+    for member in [0, known] {
+        waits_for(&cluster, member, &silent);
+    }
+    cluster.start(new).unwrap();
+    led_above(&cluster, before);
+    cluster.wait_healthy(LIMIT).unwrap();
 }
 
 #[test]
@@ -168,6 +188,17 @@ fn an_etcd_that_was_restored_from_an_old_copy_makes_nobody_primary_twice() {
     commit_after(&writer, restored);
     cluster.wait_healthy(LIMIT).unwrap();
     nothing_lost(&cluster, &writer, primary);
+}
+
+/// Waits until a member says that it waits for the answer of an address.
+fn waits_for(cluster: &Cluster, member: usize, silent: &str) {
+    let wanted = format!("{silent} does not say whether a primary runs there");
+    cluster
+        .awaiting("a word on who is waited for", LIMIT, || {
+            let why = cluster.blocked(member).unwrap_or_default();
+            Ok(if why.contains(&wanted) { Ok(()) } else { Err(why) })
+        })
+        .unwrap();
 }
 
 /// Takes everything from an etcd of one member; gives when it was started again.
