@@ -197,11 +197,11 @@ impl World {
     /// Only with all members there and knowing who led last, as docs/stores.md asks: one that was away since the copy was made, with the lease in
     /// it, cannot know that another one led, and leads on.
     fn restore_store(&mut self) {
-        let reserved = self.store.decoded().cluster.reserved;
+        let newest = self.monitor().and_then(|monitor| monitor.past().last_grant()).map(|grant| grant.epoch);
         let there = |(member, host): (usize, &crate::host::Host)| {
             let now = host.clock.read(self.now);
             let lately = host.agent.view.as_of.is_some_and(|as_of| now.since(as_of) < LATELY);
-            let informed = host.agent.view.cluster.reserved == reserved;
+            let informed = newest.is_none_or(|newest| host.durable.promised >= newest);
             host.up && !host.frozen && host.agent.alive && self.network.reaches_store(member) && lately && informed
         };
         if self.store.available && self.hosts.iter().enumerate().all(there) && self.store.restore(self.now) {
