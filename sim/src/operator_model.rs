@@ -1,5 +1,6 @@
 //! People at the keyboard: what they may do by right, and what they do all the same.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgbaton_store::{Compare, Op, Txn};
@@ -180,18 +181,27 @@ impl World {
         }
     }
 
-    /// A store that lists no hosts is lost only when each member has data or knows one that has: whoever never saw the cluster there cannot
-    /// know that it was made.
+    /// A store that lists no hosts is lost only when each member knows all others, or somebody who knows them: whoever never saw the cluster
+    /// there cannot know that it was made.
     fn wipe_store(&mut self) {
-        let has_data = |member: &usize| self.hosts[*member].postgres.data.is_some();
-        let knows = |host: &crate::host::Host| host.durable.members.iter().any(has_data);
-        let informed = (0..self.hosts.len()).all(|member| has_data(&member) || knows(&self.hosts[member]));
+        let all = self.hosts.len();
+        let informed = (0..all).all(|member| self.known_by_hearsay(member).len() == all);
         if self.scenario.external_store && !informed {
             return;
         }
         self.store.wipe(self.now);
         self.forget_requests();
         self.store_changed();
+    }
+
+    /// A member, those whom it knows, those whom they know, and so on.
+    fn known_by_hearsay(&self, member: usize) -> BTreeSet<usize> {
+        let mut known = BTreeSet::from([member]);
+        let mut new = vec![member];
+        while let Some(member) = new.pop() {
+            new.extend(self.hosts[member].durable.members.iter().filter(|other| known.insert(**other)));
+        }
+        known
     }
 
     /// Only with all members there and knowing who led last, as docs/stores.md asks: one that was away since the copy was made, with the lease in
