@@ -156,6 +156,8 @@ impl World {
     /// Turns maintenance mode on or off for all members.
     pub(crate) fn set_paused(&mut self, paused: bool) {
         trace!(self, "operator: {}", if paused { "pause" } else { "resume" });
+        // What is starting now was started before the change.
+        self.witness(&Moment::Changed);
         for member in 0..self.scenario.members {
             self.scenario.settings[member].paused = paused;
             self.hosts[member].agent.settings.paused = paused;
