@@ -186,6 +186,13 @@ postgresql:
     /// Waits until member `name` leads and runs.
     pub(crate) fn wait_leader(&self, name: &str, first: usize, member: &Started) {
         self.wait_for(name, first, member, "Leader", "running");
+        // It holds the lease already while its server is still promoted.
+        let recovering = "SELECT pg_is_in_recovery()";
+        wait::until("the leader to take writes", LIMIT, || match self.sql(first, recovering) {
+            Ok(answer) if answer == "f" => Ok(()),
+            Ok(answer) | Err(answer) => Err(answer),
+        })
+        .unwrap();
     }
 
     /// Runs SQL on the server whose ports begin at `first`; what it gave, or its complaint.
