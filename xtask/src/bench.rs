@@ -8,7 +8,7 @@ use crate::setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// What to measure; both, if nothing is said
+    /// What to measure; all, if nothing is said
     #[arg(value_enum)]
     what: Option<What>,
     /// Passed to the bench as they are; `cargo xtask bench clusters -- --help` lists them
@@ -22,12 +22,14 @@ enum What {
     Clusters,
     /// The embedded store, beside a real etcd
     Store,
+    /// The router, beside HAProxy
+    Router,
 }
 
 /// `cargo xtask bench ...`: replaces this process by the bench, so that Ctrl-C reaches it and nothing else.
 pub(crate) fn run(options: &Options) -> Outcome {
     setup::ensure(setup::Purpose::Bench)?;
-    if !matches!(options.what, Some(What::Store)) && !run::is_root() {
+    if matches!(options.what, None | Some(What::Clusters)) && !run::is_root() {
         return Err(failure!("the bench of clusters makes network namespaces and needs root: run `sudo make bench`"));
     }
     run::run(&mut run::cargo(&[
@@ -43,6 +45,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         Some(what) => what,
         None => {
             run::run(&mut bench(What::Store, &[]))?;
+            run::run(&mut bench(What::Router, &[]))?;
             What::Clusters
         }
     };
@@ -56,6 +59,7 @@ fn bench(what: What, arguments: &[String]) -> Command {
     let (program, directory) = match what {
         What::Clusters => ("pgbaton-bench", "bench"),
         What::Store => ("pgbaton-store-bench", "bench-store"),
+        What::Router => ("pgbaton-router-bench", "bench-router"),
     };
     let mut bench = Command::new(release.join(program));
     bench.arg("--work-dir").arg(run::target_dir().join(directory)).arg("--pgbaton").arg(release.join("pgbaton"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgbaton_config::{EmbeddedConfig, EtcdConfig, LocalConfig, StoreConfig, StoreTls};
+use pgbaton_config::{ClientStore, EmbeddedConfig, EtcdConfig, LocalConfig, StoreConfig, StoreTls};
 use pgbaton_core::observation::Listed;
 use pgbaton_store::Store;
 use pgbaton_store_embedded::{EmbeddedStore, Listen, OpenError, Options, PeerFact, ServerTls};
@@ -17,6 +17,9 @@ use crate::clock;
 use crate::host_facts::{self, OwnFacts};
 use crate::known_members::Members;
 use crate::peers::Peers;
+
+/// The members' store has one password, under whatever name.
+const MEMBERS_USER: &str = "pgbaton";
 
 /// The store with what is special to it.
 #[derive(Clone)]
@@ -184,8 +187,7 @@ pub fn client_options(config: &StoreConfig) -> Option<EtcdOptions> {
             let endpoints = std::iter::once(&network.self_addr).chain(&network.partner_addrs);
             Some(EtcdOptions {
                 endpoints: endpoints.map(ToString::to_string).collect(),
-                // There is one password, under whatever name.
-                user: network.password.as_ref().map(|password| ("pgbaton".to_owned(), password.reveal().to_owned())),
+                user: network.password.as_ref().map(|password| (MEMBERS_USER.to_owned(), password.reveal().to_owned())),
                 // A member shows the same certificate as a client. Who has no authority trusts this one.
                 tls: network.tls.as_ref().map(|tls| TlsFiles {
                     authority: Some(tls.authority.clone().unwrap_or_else(|| tls.certificate.clone())),
@@ -196,6 +198,22 @@ pub fn client_options(config: &StoreConfig) -> Option<EtcdOptions> {
                 discover: false,
             })
         }
+    }
+}
+
+/// How a store is reached by somebody who is no member.
+pub fn follower_options(store: &ClientStore) -> EtcdOptions {
+    match store {
+        ClientStore::Etcd(config) => etcd(config),
+        ClientStore::Members { addresses, password, tls } => EtcdOptions {
+            endpoints: addresses.iter().map(ToString::to_string).collect(),
+            user: password.as_ref().map(|password| (MEMBERS_USER.to_owned(), password.reveal().to_owned())),
+            tls: tls
+                .as_ref()
+                .map(|tls| TlsFiles { authority: Some(tls.authority.clone()), identity: tls.identity.clone() }),
+            srv: None,
+            discover: false,
+        },
     }
 }
 

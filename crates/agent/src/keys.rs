@@ -5,29 +5,14 @@
 
 use std::collections::BTreeMap;
 
+pub(crate) use pgbaton_api::layout::{
+    CLAIM, CONFIG, EPOCH_BASE as BASE, FAILOVER, HISTORY, INITIALIZE, LEADER, MEMBERS, STATUS, TIMELINE, TIMELINES,
+};
 use pgbaton_api::layout::{FailoverRecord, HistoryRecord, MemberRecord, StatusRecord, read_initialize};
 use pgbaton_core::observation::{Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, Reservation};
 use pgbaton_store::{KeyValue, LeaseId};
 use pgbaton_types::{BootTime, Epoch, HistoryEntry, Lsn, MemberName, TimelineHistory, TimelineId};
 use serde_json::Value;
-
-/// The keys below the cluster's prefix.
-pub(crate) const INITIALIZE: &str = "initialize";
-pub(crate) const CONFIG: &str = "config";
-pub(crate) const LEADER: &str = "leader";
-pub(crate) const STATUS: &str = "status";
-pub(crate) const HISTORY: &str = "history";
-pub(crate) const FAILOVER: &str = "failover";
-pub(crate) const MEMBERS: &str = "members/";
-/// The base of epochs: a number that only grows.
-pub(crate) const BASE: &str = pgbaton_api::layout::EPOCH_BASE;
-/// The highest timeline number that was given out.
-pub(crate) const TIMELINES: &str = "pgbaton/timelines";
-/// The timeline that `history` leads to, as its rows do not say when numbers were left out, and the epoch in which it was written.
-pub(crate) const TIMELINE: &str = "pgbaton/timeline";
-
-/// Who makes the cluster, in a store that lists no hosts: beside the empty `initialize`, without a lease.
-pub(crate) const CLAIM: &str = "pgbaton/claim";
 
 /// By what a member knows its own claim to make the cluster.
 #[derive(Debug, Clone, Copy, Default)]

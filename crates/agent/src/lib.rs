@@ -15,7 +15,7 @@ mod keys;
 mod known_members;
 mod lease_actions;
 mod left_lease;
-mod logging;
+pub mod logging;
 mod member_slots;
 mod observe;
 mod operation;
@@ -40,6 +40,6 @@ mod unguarded;
 mod view;
 mod witness;
 
-pub use connect::client_options;
+pub use connect::{client_options, follower_options};
 pub use run::{Options, run};
 pub use witness::witness;

@@ -30,7 +30,7 @@ enum Message {
 }
 
 /// Sets the log up for the whole process; `RUST_LOG` wins over the configuration.
-pub(crate) fn start(level: LogLevel) {
+pub fn start(level: LogLevel) {
     let (sender, lines) = sync_channel(LINES_MAX);
     let lost = Arc::new(AtomicU64::new(0));
     let writer = Lines { sender: sender.clone(), lost: Arc::clone(&lost) };
@@ -56,7 +56,7 @@ pub(crate) fn start(level: LogLevel) {
 }
 
 /// Waits until what was said so far is written: the last thing before the process ends.
-pub(crate) fn finish() {
+pub fn finish() {
     let (done, written) = sync_channel(1);
     if QUEUE.get().is_some_and(|queue| queue.try_send(Message::Finish(done)).is_ok()) {
         // Whether it came in time or not, the process ends.

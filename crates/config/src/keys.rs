@@ -42,6 +42,8 @@ const LOCAL: &[(&str, Support)] = &[
     ("log.mode", Without("the log goes to standard error")),
     ("log.loggers", Without(NO_MEANING)),
     ("log.deduplicate_heartbeat_logs", Without(NO_MEANING)),
+    // Read by whoever runs a router with this file.
+    ("router", Open),
     ("restapi", Read),
     ("restapi.listen", Read),
     ("restapi.connect_address", Read),

@@ -9,8 +9,9 @@ use crate::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::document::{Kind, Node};
 use crate::dynamic::DynamicConfig;
 use crate::environment;
-use crate::local::{LocalConfig, LogLevel};
+use crate::local::{self, LocalConfig, LogLevel};
 use crate::merge::merge_patch;
+use crate::router::{ClientStore, RouterConfig};
 use crate::section::Section;
 use crate::store::EmbeddedConfig;
 use crate::{keys, promises};
@@ -101,6 +102,44 @@ pub fn load_witness(path: Option<&Path>, environment: &BTreeMap<String, String>)
     let log_level = LogLevel::read(&section.section("log", &mut findings), &mut findings);
     match store {
         Some(store) if findings.error_count() == 0 => Ok(Witness { store, log_level }),
+        _ => Err(LoadError::Invalid { findings: findings.into_list() }),
+    }
+}
+
+/// What a router, or anything else that follows a cluster without being a member, is configured by.
+#[derive(Debug, Clone)]
+pub struct RouterFile {
+    /// The name of the cluster.
+    pub scope: String,
+    /// The first part of the store's keys, without slashes at its ends.
+    pub namespace: String,
+    /// How the store is reached.
+    pub store: ClientStore,
+    /// The router.
+    pub router: RouterConfig,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+/// Loads the configuration of a router: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and `password`), `router`, and
+/// `log.level`. Whatever else a member's file has is passed over, so that one file may serve both.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_router(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<RouterFile, LoadError> {
+    let mut findings = Findings::default();
+    let root = document(path, environment, &mut findings)?;
+    let section = Section::root(&root);
+    let scope = local::read_scope(&section, &mut findings);
+    let namespace = local::read_namespace(&section, &mut findings);
+    let store = ClientStore::read(&section, &mut findings);
+    let at = section.section("router", &mut findings);
+    let router = RouterConfig::read(&at, &mut findings);
+    let log_level = LogLevel::read(&section.section("log", &mut findings), &mut findings);
+    match (scope, store, router) {
+        (Some(scope), Some(store), Some(router)) if findings.error_count() == 0 => {
+            Ok(RouterFile { scope, namespace, store, router, log_level })
+        }
         _ => Err(LoadError::Invalid { findings: findings.into_list() }),
     }
 }

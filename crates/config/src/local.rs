@@ -163,7 +163,7 @@ impl LocalConfig {
     pub(crate) fn read(root: &Node, findings: &mut Findings) -> Option<Self> {
         let section = Section::root(root);
         let name = read_name(&section, findings);
-        let scope = required(&section, "scope", "scope: my-cluster", findings, Section::text);
+        let scope = read_scope(&section, findings);
         let restapi = RestApi::read(&section.section("restapi", findings), findings);
         let own = credentials(&section.section("ctl", findings), findings);
         let postgresql = Postgresql::read(&section.section("postgresql", findings), findings);
@@ -172,13 +172,13 @@ impl LocalConfig {
         let tags = Tags::read(&section.section("tags", findings), findings);
         let bootstrap = section.section("bootstrap", findings);
         let bootstrap = bootstrap.is_present().then(|| Bootstrap::read(&bootstrap, findings));
-        let namespace = section.text("namespace", findings).unwrap_or_else(|| "service".to_owned());
+        let namespace = read_namespace(&section, findings);
         let log_level = LogLevel::read(&section.section("log", findings), findings);
         let restapi = restapi?;
         Some(Self {
             name: name?,
             scope: scope?,
-            namespace: namespace.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"),
+            namespace,
             log_level,
             peer_credentials: own.or_else(|| restapi.authentication.clone()),
             restapi,
@@ -188,6 +188,16 @@ impl LocalConfig {
             tags,
         })
     }
+}
+
+pub(crate) fn read_scope(root: &Section<'_>, findings: &mut Findings) -> Option<String> {
+    required(root, "scope", "scope: my-cluster", findings, Section::text)
+}
+
+/// Without slashes at its ends, and without doubled ones.
+pub(crate) fn read_namespace(root: &Section<'_>, findings: &mut Findings) -> String {
+    let text = root.text("namespace", findings).unwrap_or_else(|| "service".to_owned());
+    text.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
 fn read_name(section: &Section<'_>, findings: &mut Findings) -> Option<MemberName> {

@@ -6,6 +6,7 @@
 //! pgbaton guard CONFIG                 the guard: owns the postmaster, starts the agent
 //! pgbaton agent --under-guard CONFIG   the agent
 //! pgbaton witness CONFIG               a voter without a server
+//! pgbaton router CONFIG                ports that lead to the primary, or to a standby
 //! pgbaton list, switchover, ...        commands that ask members over REST
 //! ```
 
@@ -13,6 +14,7 @@ mod cli;
 mod commands;
 mod demo;
 mod roles;
+mod router;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,7 @@ fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
             // It has said why.
             _ => Err(Failure::Said),
         },
+        Command::Router { config } => router::run(config.as_deref()),
         Command::Demo(options) => demo::run(&options, &mut out),
         _ => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

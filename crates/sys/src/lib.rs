@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod durable;
+pub mod inherited;
 pub mod lock;
 pub mod pidfd;
 pub mod process;

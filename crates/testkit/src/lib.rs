@@ -25,6 +25,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod python;
+pub mod router;
 pub mod slow_disk;
 pub mod user;
 pub mod voters;

@@ -29,7 +29,6 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     // The core's sources with known bugs as switches: for the simulator, and for nobody who ships.
     ("pgbaton-core-bugs", &["pgbaton-types"]),
     ("xtask", &[]),
-    // Written out so that a package of this name is never taken for one without rules.
     ("pgbaton-router", &["pgbaton-api", "pgbaton-net", "pgbaton-sys", "pgbaton-types"]),
 ];
 
@@ -47,7 +46,7 @@ const LIBRARIES: [&str; 11] = [
     "pgbaton-guard",
 ];
 
-const EVERYTHING: [&str; 13] = [
+const EVERYTHING: [&str; 14] = [
     "pgbaton-types",
     "pgbaton-core",
     "pgbaton-config",
@@ -60,6 +59,7 @@ const EVERYTHING: [&str; 13] = [
     "pgbaton-api",
     "pgbaton-guard",
     "pgbaton-agent",
+    "pgbaton-router",
     "pgbaton-testkit",
 ];
 

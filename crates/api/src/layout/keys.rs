@@ -6,8 +6,31 @@ pub struct Keys {
     base: String,
 }
 
-/// The base of epochs, below the cluster's prefix: a number that only grows. Patroni ignores it.
+// Keys below the cluster's prefix: Patroni's.
+/// The identity of the cluster's data.
+pub const INITIALIZE: &str = "initialize";
+/// The dynamic configuration.
+pub const CONFIG: &str = "config";
+/// Who holds the lease.
+pub const LEADER: &str = "leader";
+/// What the holder has published of its position.
+pub const STATUS: &str = "status";
+/// The rows of the timeline's history.
+pub const HISTORY: &str = "history";
+/// A switchover or failover that is asked for.
+pub const FAILOVER: &str = "failover";
+/// What all keys of members begin with.
+pub const MEMBERS: &str = "members/";
+
+// Our own, which Patroni ignores.
+/// The base of epochs: a number that only grows.
 pub const EPOCH_BASE: &str = "pgbaton/base";
+/// The highest timeline number that was given out.
+pub const TIMELINES: &str = "pgbaton/timelines";
+/// The timeline that `history` leads to, as its rows do not say when numbers were left out, and the epoch in which it was written.
+pub const TIMELINE: &str = "pgbaton/timeline";
+/// Who makes the cluster, in a store that lists no hosts: beside the empty `initialize`, without a lease.
+pub const CLAIM: &str = "pgbaton/claim";
 
 impl Keys {
     /// The keys of `scope` in `namespace`; slashes at the ends and doubled ones do not count.

@@ -9,7 +9,9 @@ mod status;
 
 pub use failover::FailoverRecord;
 pub use history::{HistoryRecord, HistoryRow};
-pub use keys::{EPOCH_BASE, Keys};
+pub use keys::{
+    CLAIM, CONFIG, EPOCH_BASE, FAILOVER, HISTORY, INITIALIZE, Keys, LEADER, MEMBERS, STATUS, TIMELINE, TIMELINES,
+};
 pub use member::MemberRecord;
 pub use status::StatusRecord;
 

@@ -53,6 +53,11 @@ pub(crate) enum Command {
         /// Its configuration: of a member's, the section raft and the key log.level
         config: Option<PathBuf>,
     },
+    /// Serve ports that always lead to the primary, or to a standby
+    Router {
+        /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the section router
+        config: Option<PathBuf>,
+    },
     /// Show the members of the cluster
     List(List),
     /// Show the members as a tree of who streams from whom

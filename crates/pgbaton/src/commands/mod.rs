@@ -36,7 +36,11 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
 
         Command::Explain { members: names } => explain::run(&members, &names, format, out).await,
-        Command::Agent { .. } | Command::Witness { .. } | Command::Demo(_) | Command::Store(_) => {
+        Command::Agent { .. }
+        | Command::Witness { .. }
+        | Command::Router { .. }
+        | Command::Demo(_)
+        | Command::Store(_) => {
             unreachable!("these run without asking members")
         }
     }

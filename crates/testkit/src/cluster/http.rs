@@ -26,7 +26,7 @@ impl Answer {
 }
 
 /// Sends a request. `limit` is for each read, and so for the answer to begin.
-pub(super) fn ask(address: SocketAddr, method: &str, path: &str, body: &str, limit: Duration) -> Outcome<Answer> {
+pub fn ask(address: SocketAddr, method: &str, path: &str, body: &str, limit: Duration) -> Outcome<Answer> {
     exchange(address, method, path, body, limit).map_err(|source| ClusterError::Rest {
         address,
         request: format!("{method} {path}"),

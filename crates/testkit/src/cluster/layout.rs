@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use super::{Outcome, SUPERUSER};
 use crate::{Network, OsUser, PortLease, TempDir};
 
+/// The password of the embedded store.
+pub(super) const RAFT_PASSWORD: &str = "test-raft";
 /// The superuser's password on every server.
-pub(super) const SUPERUSER_PASSWORD: &str = "test-superuser";
+pub const SUPERUSER_PASSWORD: &str = "test-superuser";
 
 /// The ports inside a namespace, where nobody else is: PostgreSQL, REST, embedded store.
 const NAMESPACE_PORTS: [u16; 3] = [5432, 8008, 2380];
@@ -149,7 +151,7 @@ impl Member {
         // A cluster of one has nobody to name.
         let heading = if others.is_empty() { "" } else { "  partner_addrs:\n" };
         let partners = format!("{heading}{}", indented(4, &others));
-        format!("raft:\n  data_dir: {directory}/raft\n  self_addr: {raft}\n  password: test-raft\n{partners}")
+        format!("raft:\n  data_dir: {directory}/raft\n  self_addr: {raft}\n  password: {RAFT_PASSWORD}\n{partners}")
     }
 
     /// Its configuration, in Patroni's format; `etcd` are the endpoints of the store, if it is one.

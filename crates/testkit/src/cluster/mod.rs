@@ -28,13 +28,13 @@ use crate::{Etcd, Host, HostProgram, Network, TempDir, install, postgres, wait};
 
 pub use error::ClusterError;
 pub use faults::Part;
-pub use http::Answer;
-pub use layout::{Options, Place, StoreKind};
+pub use http::{Answer, ask};
+pub use layout::{Options, Place, SUPERUSER_PASSWORD, StoreKind};
 pub use random::Random;
 pub use servers::{Rows, ServerState};
 pub use view::MemberView;
 
-use layout::{Member, SUPERUSER_PASSWORD};
+use layout::{Member, RAFT_PASSWORD};
 use pgbaton_types::chain;
 
 /// Result of everything that is done to a cluster.
@@ -251,6 +251,18 @@ impl Cluster {
             Ok(seen) => seen,
             Err(error) => Err(chain(&error)),
         })?)
+    }
+
+    /// The store as a section of the configuration of somebody who is no member.
+    pub fn client_section(&self) -> String {
+        match &self.etcd {
+            Some(etcd) => format!("etcd3:\n  hosts: {}\n", etcd.endpoints().join(",")),
+            None => {
+                let members: Vec<String> =
+                    (0..self.size()).map(|member| self.store_address(member).to_string()).collect();
+                format!("raft:\n  partner_addrs: [{}]\n  password: {RAFT_PASSWORD}\n", members.join(", "))
+            }
+        }
     }
 
     /// What each server says of itself.

@@ -1,0 +1,233 @@
+//! From an accepted connection to a session: the first packet, a server, and its first answer. Whoever comes between two primaries waits here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pgbaton_types::BootTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::answer::{self, Answer};
+use crate::counters::{Gauge, count};
+use crate::port::Port;
+use crate::routes::{Bound, NoRoute, Routes};
+use crate::startup::{First, StartupError};
+use crate::worker::{Accepted, Worker};
+use crate::{cancel, connect, proxy, startup};
+
+/// Pause after a server that should take connections did not: it starts, or the view is about to say so.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// What a server answers that does not encrypt (PostgreSQL documentation, "Message Formats": `SSLRequest`).
+const DECLINED: &[u8] = b"N";
+/// The longest first answer of a server that is kept: a client waits for it before it says more.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// A session that can begin.
+pub(crate) struct Established {
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
+    /// What the server has said already.
+    pub(crate) said: Vec<u8>,
+    pub(crate) bound: Rc<Bound>,
+}
+
+/// Why no session begins.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It was no session that was wanted, and all is done.
+    #[error("a cancel request was passed on")]
+    Cancelled,
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    #[error(transparent)]
+    Proxy(#[from] proxy::ProxyError),
+    #[error("the client took too long")]
+    Slow,
+    #[error("too many connections wait for a server")]
+    Crowded,
+    #[error("{0}; it waited for {1} s")]
+    NoRoute(NoRoute, u64),
+    #[error("no server took the connection in time, the last was {server}")]
+    NoServer {
+        server: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes a session of a connection.
+pub(crate) async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Result<Established, Refused> {
+    let Accepted { port, mut stream, mut from } = accepted;
+    let settings = worker.settings();
+    let first = async {
+        let mut already = Vec::new();
+        if port.settings.accept_proxy {
+            let (client, rest) = proxy::read(&mut stream).await?;
+            from = client.unwrap_or(from);
+            already = rest;
+        }
+        Ok::<_, Refused>(startup::read(&mut stream, already).await?)
+    };
+    let mut first = timeout(settings.startup_within, first).await.map_err(|_| Refused::Slow)??;
+    // A server that has declined to encrypt, and waits for the client as well.
+    let mut ready = None;
+    loop {
+        let (packet, kind) = match first {
+            First::Cancel(packet) => {
+                count(&port.counters.cancels);
+                let servers = worker.routes.borrow().all(&port.settings.mode);
+                cancel::pass_on(&packet, servers, settings.connect_within).await;
+                return Err(Refused::Cancelled);
+            }
+            First::Plain(packet) => (packet, Kind::Plain),
+            First::Request(packet) => (packet, Kind::Request),
+            First::Tls(packet) => (packet, Kind::Tls),
+        };
+        let wanted = Wanted { port: Arc::clone(&port), from, packet, kind };
+        let (server, said, bound) = match find_server(worker, &wanted, ready.take()).await {
+            Ok(found) => found,
+            Err(refused) => {
+                if kind != Kind::Tls {
+                    // Who has gone meanwhile hears nothing.
+                    let _ = stream.write_all(&answer::refusal(&format!("pgbaton router: {refused}"))).await;
+                }
+                return Err(refused);
+            }
+        };
+        if kind != Kind::Request || said != DECLINED {
+            return Ok(Established { client: stream, server, said, bound: Rc::new(bound) });
+        }
+        let next = async {
+            stream.write_all(&said).await.map_err(StartupError::Io)?;
+            startup::read(&mut stream, Vec::new()).await
+        };
+        first = timeout(settings.startup_within, next).await.map_err(|_| Refused::Slow)??;
+        ready = Some((server, bound));
+    }
+}
+
+/// How a client begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Request,
+    Tls,
+}
+
+/// What a client wants.
+struct Wanted {
+    port: Arc<Port>,
+    from: SocketAddr,
+    packet: Vec<u8>,
+    kind: Kind,
+}
+
+/// Tries servers until one takes the connection, for as long as a connection may be held.
+/// `ready`: one that has answered this client already.
+async fn find_server(
+    worker: &Rc<Worker>,
+    wanted: &Wanted,
+    ready: Option<(TcpStream, Bound)>,
+) -> Result<(TcpStream, Vec<u8>, Bound), Refused> {
+    let settings = worker.settings();
+    let give_up = Instant::now() + settings.hold_within;
+    if let Some((server, bound)) = ready
+        && let Ok(Some((server, said))) = begin(worker, wanted, server).await
+    {
+        return Ok((server, said, bound));
+    }
+    let mut routes = worker.routes.clone();
+    let mut held = None;
+    loop {
+        let route = route(worker, &wanted.port, &mut routes);
+        let failed = match route {
+            Ok(bound) => match try_server(worker, wanted, &bound).await {
+                Ok(Some((server, said))) => return Ok((server, said, bound)),
+                Ok(None) => {
+                    Refused::NoServer { server: bound.address, source: io::ErrorKind::ConnectionRefused.into() }
+                }
+                Err(source) => Refused::NoServer { server: bound.address, source },
+            },
+            Err(none) => Refused::NoRoute(none, settings.hold_within.as_secs()),
+        };
+        if held.is_none() {
+            held = Some(Held::new(worker, &wanted.port, settings.held_max)?);
+        }
+        if Instant::now() >= give_up {
+            return Err(failed);
+        }
+        if matches!(failed, Refused::NoRoute(..)) {
+            // Until something changes, nobody is there. The view may also just have become too old: a newer one changes it.
+            let _ = timeout_at(give_up, routes.changed()).await;
+        } else {
+            let pause = sleep(RETRY_PAUSE);
+            tokio::select! {
+                () = pause => {}
+                _ = routes.changed() => {}
+            }
+        }
+    }
+}
+
+fn route(worker: &Worker, port: &Port, routes: &mut watch::Receiver<Routes>) -> Result<Bound, NoRoute> {
+    let now = BootTime(pgbaton_sys::clock::boottime());
+    let load = |member: &pgbaton_types::MemberName| worker.load.of(member);
+    routes.borrow_and_update().route(&port.settings.mode, now, load)
+}
+
+/// Connects and begins. None: the server takes no connections at the moment.
+async fn try_server(worker: &Worker, wanted: &Wanted, bound: &Bound) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
+    let mut server = connect::to(&bound.address, worker.settings().connect_within).await?;
+    if wanted.port.settings.send_proxy {
+        server.write_all(&proxy::write(wanted.from, server.peer_addr()?)).await?;
+    }
+    begin(worker, wanted, server).await
+}
+
+/// Sends the client's packet, and reads the server's answer as far as it can be read.
+async fn begin(worker: &Worker, wanted: &Wanted, mut server: TcpStream) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
+    let within = worker.settings().connect_within;
+    server.write_all(&wanted.packet).await?;
+    let mut said = Vec::new();
+    if wanted.kind == Kind::Tls {
+        return Ok(Some((server, said)));
+    }
+    loop {
+        let read = timeout(within, server.read_buf(&mut said)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if read == 0 && said.is_empty() {
+            // A server that stops ends connections without a word.
+            return Ok(None);
+        }
+        match answer::read(&said) {
+            Answer::NotNow => return Ok(None),
+            Answer::Incomplete if read > 0 && said.len() < ANSWER_BYTES_MAX => {}
+            Answer::Incomplete | Answer::Pass => return Ok(Some((server, said))),
+        }
+    }
+}
+
+/// One of the connections that wait.
+struct Held<'a> {
+    all: &'a AtomicUsize,
+    _port: Gauge<'a>,
+}
+
+impl<'a> Held<'a> {
+    fn new(worker: &'a Worker, port: &'a Port, most: usize) -> Result<Self, Refused> {
+        let before = worker.held.fetch_add(1, Ordering::Relaxed);
+        let held = Self { all: &worker.held, _port: Gauge::up(&port.counters.held) };
+        if before >= most { Err(Refused::Crowded) } else { Ok(held) }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}

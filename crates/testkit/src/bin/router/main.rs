@@ -1,0 +1,121 @@
+//! The bench of the router: pgbench directly, through HAProxy, and through the router, one after the other, against one server.
+//!
+//! The clients run on the same machine and take their share of its processors, from all alike. Started by `cargo xtask bench router`.
+
+mod balancer;
+mod idle;
+mod load;
+mod report;
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use balancer::{Balancer, Kind};
+use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Programs};
+use pgbaton_testkit::{HostProgram, postgres};
+use pgbaton_types::chain;
+use report::{Format, Measure, Report};
+
+/// What can go wrong on the way to a figure; the text names it.
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Longest wait for a state.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench router --", about = "The router and HAProxy, measured side by side")]
+struct Options {
+    /// Rounds of each measurement; the median is what counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only these measurements
+    #[arg(long, value_enum, value_delimiter = ',')]
+    measures: Vec<Measure>,
+    /// Which ways to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["direct", "haproxy", "router"])]
+    ways: Vec<Kind>,
+    /// Seconds of each load
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// How many clients run queries
+    #[arg(long, default_value_t = 50)]
+    clients: usize,
+    /// How many connections say nothing
+    #[arg(long, default_value_t = 5000)]
+    idle: usize,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "pretty")]
+    format: Format,
+    /// Where logs are
+    #[arg(long)]
+    work_dir: PathBuf,
+    /// The pgbaton to measure
+    #[arg(long)]
+    pgbaton: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match measure(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("error: {}", chain(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Outcome {
+    std::fs::create_dir_all(&options.work_dir)?;
+    let wanted = |measure| options.measures.is_empty() || options.measures.contains(&measure);
+    let mut report = Report::default();
+    let mut add = |round: usize, kind: Kind, measure: Measure, unit: &'static str, value: f64| {
+        note(&format!("round {round}, {}: {}: {value:.2} {unit}", kind.title(), measure.title()));
+        report.add(measure, kind, unit, value);
+    };
+    let programs = Programs { pgbaton: options.pgbaton.clone(), host: HostProgram::at(&options.pgbaton) };
+    let mut cluster =
+        Cluster::new(&programs, ClusterOptions { members: 1, max_connections: 200, ..ClusterOptions::default() })?;
+    cluster.start_all()?;
+    cluster.wait_healthy(LIMIT)?;
+    load::prepare(&postgres::bin_dir()?, cluster.servers()[0])?;
+    let time = Duration::from_secs(options.seconds);
+    for round in 1..=options.rounds {
+        // Whoever is second finds a machine that the first has used.
+        let mut ways = options.ways.clone();
+        ways.rotate_left(round % options.ways.len());
+        for kind in ways {
+            let mut balancer = Balancer::before(kind, &cluster, &options.pgbaton)?;
+            if wanted(Measure::Select) {
+                let load = load::select(&mut balancer, options.clients, time)?;
+                add(round, kind, Measure::Select, "/s", load.per_second);
+                add(round, kind, Measure::Select, "ms p99", load.p99);
+            }
+            if wanted(Measure::Connect) {
+                let load = load::connect(&mut balancer, options.clients, time)?;
+                add(round, kind, Measure::Connect, "/s", load.per_second);
+                add(round, kind, Measure::Connect, "ms p99", load.p99);
+            }
+        }
+    }
+    drop(cluster);
+    if wanted(Measure::Idle) {
+        for round in 1..=options.rounds.min(3) {
+            for kind in options.ways.iter().copied().filter(|kind| *kind != Kind::Direct) {
+                let memory = idle::run(kind, options.idle, &options.pgbaton)?;
+                add(round, kind, Measure::Idle, "MiB PSS", memory);
+            }
+        }
+    }
+    report.print(options.format)
+}
+
+/// Tells the person at the terminal how far it is; standard output is for the result.
+fn note(line: &str) {
+    // Losing it is right: the result does not depend on it.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
