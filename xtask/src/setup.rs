@@ -40,9 +40,9 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `make demo`: PostgreSQL
     Demo,
-    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, and what installs Patroni
+    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, HAProxy, ssh, and what installs Patroni
     Test,
-    /// `make bench`: the same, and HAProxy
+    /// `make bench`: the same
     Bench,
 }
 
@@ -126,9 +126,8 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         need(run::has_program("etcd"), "etcd-server");
         need(run::has_program("etcdctl"), "etcd-client");
         need(Path::new("/usr/sbin/dnsmasq").is_file(), "dnsmasq-base");
-        if purpose == Purpose::Bench {
-            need(Path::new("/usr/sbin/haproxy").is_file(), "haproxy");
-        }
+        need(Path::new("/usr/sbin/haproxy").is_file(), "haproxy");
+        need(run::has_program("ssh"), "openssh-client");
         need(Path::new("/usr/bin/python3").is_file(), "python3");
         need(Path::new("/usr/share/doc/python3-venv").is_dir(), "python3-venv");
     }

@@ -42,8 +42,9 @@ const LOCAL: &[(&str, Support)] = &[
     ("log.mode", Without("the log goes to standard error")),
     ("log.loggers", Without(NO_MEANING)),
     ("log.deduplicate_heartbeat_logs", Without(NO_MEANING)),
-    // Read by whoever runs a router with this file.
+    // Read by whoever runs a router, or has files made, with this file.
     ("router", Open),
+    ("files", Open),
     ("restapi", Read),
     ("restapi.listen", Read),
     ("restapi.connect_address", Read),

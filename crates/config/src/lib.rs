@@ -12,6 +12,7 @@ mod dynamic;
 mod effective;
 mod environment;
 mod etcd;
+mod files;
 mod keys;
 mod load;
 mod local;
@@ -28,7 +29,10 @@ pub use diagnostic::{Diagnostic, Place, Severity};
 pub use dynamic::{ClusterSettings, DynamicConfig, PostgresqlSettings};
 pub use effective::Effective;
 pub use etcd::{EtcdConfig, EtcdSrv, EtcdTls};
-pub use load::{LoadError, Loaded, RouterFile, Witness, load, load_router, load_text, load_witness};
+pub use files::FileConfig;
+pub use load::{
+    FollowerFile, LoadError, Loaded, RouterFile, Witness, load, load_follower, load_router, load_text, load_witness,
+};
 pub use local::{Authentication, Bootstrap, Credentials, DatabaseUser, LocalConfig, LogLevel, Postgresql, RestApi};
 pub use merge::merge_patch;
 pub use router::{ClientStore, ClientTls, RouterConfig, RouterPort, RouterPrimary};

@@ -9,6 +9,7 @@ use crate::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::document::{Kind, Node};
 use crate::dynamic::DynamicConfig;
 use crate::environment;
+use crate::files::FileConfig;
 use crate::local::{self, LocalConfig, LogLevel};
 use crate::merge::merge_patch;
 use crate::router::{ClientStore, RouterConfig};
@@ -106,23 +107,54 @@ pub fn load_witness(path: Option<&Path>, environment: &BTreeMap<String, String>)
     }
 }
 
-/// What a router, or anything else that follows a cluster without being a member, is configured by.
+/// What is needed to follow a cluster without being a member of it.
 #[derive(Debug, Clone)]
-pub struct RouterFile {
+pub struct FollowerFile {
     /// The name of the cluster.
     pub scope: String,
     /// The first part of the store's keys, without slashes at its ends.
     pub namespace: String,
     /// How the store is reached.
     pub store: ClientStore,
-    /// The router.
-    pub router: RouterConfig,
+    /// Files that are made for whoever follows it.
+    pub files: Vec<FileConfig>,
     /// What is logged.
     pub log_level: LogLevel,
 }
 
-/// Loads the configuration of a router: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and `password`), `router`, and
+/// Loads what is needed to follow a cluster: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and `password`), `files`, and
 /// `log.level`. Whatever else a member's file has is passed over, so that one file may serve both.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_follower(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<FollowerFile, LoadError> {
+    let mut findings = Findings::default();
+    let root = document(path, environment, &mut findings)?;
+    match follower(&Section::root(&root), &mut findings) {
+        Some(file) if findings.error_count() == 0 => Ok(file),
+        _ => Err(LoadError::Invalid { findings: findings.into_list() }),
+    }
+}
+
+fn follower(root: &Section<'_>, findings: &mut Findings) -> Option<FollowerFile> {
+    let scope = local::read_scope(root, findings);
+    let namespace = local::read_namespace(root, findings);
+    let store = ClientStore::read(root, findings);
+    let files = FileConfig::read_all(root, findings);
+    let log_level = LogLevel::read(&root.section("log", findings), findings);
+    Some(FollowerFile { scope: scope?, namespace, store: store?, files, log_level })
+}
+
+/// What a router is configured by.
+#[derive(Debug, Clone)]
+pub struct RouterFile {
+    /// The cluster that it follows.
+    pub follower: FollowerFile,
+    /// The router.
+    pub router: RouterConfig,
+}
+
+/// Loads the configuration of a router: as [`load_follower`], and `router`.
 ///
 /// # Errors
 /// As [`load`].
@@ -130,16 +162,11 @@ pub fn load_router(path: Option<&Path>, environment: &BTreeMap<String, String>) 
     let mut findings = Findings::default();
     let root = document(path, environment, &mut findings)?;
     let section = Section::root(&root);
-    let scope = local::read_scope(&section, &mut findings);
-    let namespace = local::read_namespace(&section, &mut findings);
-    let store = ClientStore::read(&section, &mut findings);
+    let follower = follower(&section, &mut findings);
     let at = section.section("router", &mut findings);
     let router = RouterConfig::read(&at, &mut findings);
-    let log_level = LogLevel::read(&section.section("log", &mut findings), &mut findings);
-    match (scope, store, router) {
-        (Some(scope), Some(store), Some(router)) if findings.error_count() == 0 => {
-            Ok(RouterFile { scope, namespace, store, router, log_level })
-        }
+    match (follower, router) {
+        (Some(follower), Some(router)) if findings.error_count() == 0 => Ok(RouterFile { follower, router }),
         _ => Err(LoadError::Invalid { findings: findings.into_list() }),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::diagnostic::{Findings, Place};
 use crate::document::{Kind, Node};
 use crate::etcd::EtcdConfig;
-use crate::section::Section;
+use crate::section::{Section, known};
 use crate::values::{HostPort, Secret};
 
 /// Keys of the section `router`.
@@ -155,15 +155,6 @@ fn positive(section: &Section<'_>, key: &str, findings: &mut Findings) {
             format!("{path} is 0: nothing would ever get through"),
             "give more, or remove it",
         );
-    }
-}
-
-/// Names keys that nobody knows.
-fn known(section: &Section<'_>, keys: &[&str], findings: &mut Findings) {
-    for entry in section.entries().iter().filter(|entry| !keys.contains(&entry.key.as_str())) {
-        let path = section.path_of(&entry.key);
-        let help = format!("known are {}", keys.join(", "));
-        findings.error(&path, &entry.value.place, format!("{path} is not known"), &help);
     }
 }
 

@@ -220,6 +220,15 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Names keys that nobody knows.
+pub(crate) fn known(section: &Section<'_>, keys: &[&str], findings: &mut Findings) {
+    for entry in section.entries().iter().filter(|entry| !keys.contains(&entry.key.as_str())) {
+        let path = section.path_of(&entry.key);
+        let help = format!("known are {}", keys.join(", "));
+        findings.error(&path, &entry.value.place, format!("{path} is not known"), &help);
+    }
+}
+
 /// One level of shell quotes removed.
 fn unquote(text: &str) -> &str {
     for quote in ['"', '\''] {

@@ -13,6 +13,8 @@
 mod cli;
 mod commands;
 mod demo;
+mod follow;
+mod render;
 mod roles;
 mod router;
 
@@ -56,6 +58,7 @@ fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
             _ => Err(Failure::Said),
         },
         Command::Router { config } => router::run(config.as_deref()),
+        Command::Render(options) => render::run(&arguments.global, &options, &mut out),
         Command::Demo(options) => demo::run(&options, &mut out),
         _ => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -50,6 +50,22 @@ impl Credentials {
     }
 }
 
+/// The number of the operating system's group `name`; `None` if there is no such group.
+pub fn group_of_name(name: &str) -> io::Result<Option<u32>> {
+    let name = CString::new(name)?;
+    // SAFETY: a `group` of zeroes is valid (null pointers and numbers); it is only read after success.
+    let mut entry: libc::group = unsafe { std::mem::zeroed() };
+    let mut text = vec![0; 64 * 1024];
+    let mut found: *mut libc::group = std::ptr::null_mut();
+    // SAFETY: all pointers are to live values, and the length is the buffer's.
+    let error =
+        unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut entry, text.as_mut_ptr(), text.len(), &raw mut found) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    Ok((!found.is_null()).then_some(entry.gr_gid))
+}
+
 /// The steps a child takes before `exec`, in this order: session, umask, descriptors, OOM score, cgroup, groups and
 /// user, parent-death signal, check that the parent still lives, signal mask and SIGPIPE as a fresh process has them.
 #[derive(Debug, Default)]

@@ -58,6 +58,12 @@ pub(crate) enum Command {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the section router
         config: Option<PathBuf>,
     },
+    /// Print a connection string for libpq that finds the primary among all members
+    Dsn(Dsn),
+    /// Run a command if this host's member is the primary, and say so if it was not all the time: for cron jobs
+    RunIfPrimary(RunIfPrimary),
+    /// Make the files that follow the cluster (`files` in the configuration), or print one
+    Render(Render),
     /// Show the members of the cluster
     List(List),
     /// Show the members as a tree of who streams from whom
@@ -97,6 +103,59 @@ pub(crate) enum Command {
     Store(Store),
     /// Show it on this machine: three members, a primary that dies, a switchover
     Demo(crate::demo::Options),
+}
+
+/// `dsn`.
+#[derive(Debug, Args)]
+pub(crate) struct Dsn {
+    /// The cluster's name, to be sure
+    pub(crate) cluster: Option<String>,
+    /// A standby is wanted, and the primary only if there is none (PostgreSQL 14 or newer on the client)
+    #[arg(long)]
+    pub(crate) standby: bool,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "uri")]
+    pub(crate) form: DsnForm,
+    /// The role
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// The database
+    #[arg(long, default_value = "postgres")]
+    pub(crate) dbname: String,
+}
+
+/// How a connection string is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DsnForm {
+    /// postgresql://...
+    Uri,
+    /// host=... port=...
+    Keywords,
+}
+
+/// `run-if-primary`.
+#[derive(Debug, Args)]
+pub(crate) struct RunIfPrimary {
+    /// Fail if this member is not the primary; otherwise that is a success without a word
+    #[arg(long)]
+    pub(crate) or_fail: bool,
+    /// The command with its arguments; it finds the epoch in PGBATON_EPOCH
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// `render`.
+#[derive(Debug, Args)]
+pub(crate) struct Render {
+    /// Print this template instead of making files: haproxy, pgbouncer, pg_service, ssh, barman, keepalived, environment, or a path
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) template: Option<String>,
+    /// Give the template a variable below `vars`
+    #[arg(long, value_name = "NAME=VALUE", requires = "template")]
+    pub(crate) set: Vec<String>,
+    /// Go on, and make them anew whenever the cluster changes
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 /// `store`.

@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// It was said already; only the exit code is left.
     #[error("failed")]
     Said,
+    /// A command that was run has failed, and has said why.
+    #[error("the command ended with {0}")]
+    Code(u8),
     /// Ctrl-C, or another wish that it end.
     #[error("interrupted; everything that was started is stopped and removed")]
     Interrupted,
@@ -54,7 +57,7 @@ impl Failure {
     /// What an operator reads: the failure and its causes; none if nothing is left to say.
     pub(crate) fn message(&self) -> Option<String> {
         match self {
-            Self::Said | Self::Closed => None,
+            Self::Said | Self::Closed | Self::Code(_) => None,
             // Its findings carry their own "error:".
             Self::Config(invalid @ LoadError::Invalid { .. }) => Some(invalid.to_string()),
             _ => {
@@ -72,6 +75,10 @@ impl Failure {
 
     /// 0 only when nobody was left to read the output.
     pub(crate) fn exit_code(&self) -> u8 {
-        u8::from(!matches!(self, Self::Closed))
+        match self {
+            Self::Closed => 0,
+            Self::Code(code) => *code,
+            _ => 1,
+        }
     }
 }

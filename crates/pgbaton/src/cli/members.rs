@@ -89,6 +89,14 @@ impl Members {
         Self { http: HttpClient::new(), seeds: urls, scope: None }
     }
 
+    /// The REST API of the member that the configuration, or the first address, is of.
+    pub(crate) fn own(&self) -> Result<&str, Failure> {
+        self.seeds
+            .first()
+            .map(String::as_str)
+            .ok_or_else(|| Failure::text("Error: which member? Give its configuration with -c"))
+    }
+
     /// The cluster as the first member that answers sees it. A cluster name, if given, must be its name.
     pub(crate) async fn cluster(&self, name: Option<&str>) -> Result<ClusterView, Failure> {
         let mut failures = Vec::new();

@@ -1,5 +1,6 @@
 //! One module per command that asks a running cluster. They talk to members' REST APIs only.
 
+mod dsn;
 mod edit_config;
 mod explain;
 
@@ -9,6 +10,7 @@ pub(crate) mod list;
 mod pause;
 mod reinit;
 mod restart;
+mod run_if_primary;
 mod select;
 mod show_config;
 mod store;
@@ -36,9 +38,12 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::EditConfig(options) => edit_config::run(&members, &options, format, out).await,
 
         Command::Explain { members: names } => explain::run(&members, &names, format, out).await,
+        Command::Dsn(options) => dsn::run(&members, &options, format, out).await,
+        Command::RunIfPrimary(options) => run_if_primary::run(&members, &options).await,
         Command::Agent { .. }
         | Command::Witness { .. }
         | Command::Router { .. }
+        | Command::Render(_)
         | Command::Demo(_)
         | Command::Store(_) => {
             unreachable!("these run without asking members")

@@ -1,29 +1,25 @@
 //! `pgbaton router`: the process around the router.
 
-mod follow;
 mod metrics;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use pgbaton_agent::logging;
-use pgbaton_api::layout::Keys;
 use pgbaton_config::{RouterConfig, RouterFile, RouterPort, RouterPrimary, load_router};
 use pgbaton_router::{Mode, PortSettings, ReadOnly, Router, Settings, UsePrimary, View};
-use pgbaton_store_etcd::EtcdStore;
 use pgbaton_types::chain;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Failure;
-use crate::router::follow::Cluster;
+use crate::follow::{self, Cluster};
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration anew.
 pub(crate) fn run(config: Option<&Path>) -> Result<(), Failure> {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let file = load_router(config, &environment)?;
-    logging::start(file.log_level);
+    logging::start(file.follower.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::because("cannot prepare for network connections", error))?;
     let ended = runtime.block_on(serve(config, file));
@@ -32,8 +28,7 @@ pub(crate) fn run(config: Option<&Path>) -> Result<(), Failure> {
 }
 
 async fn serve(config: Option<&Path>, file: RouterFile) -> Result<(), Failure> {
-    let options = pgbaton_agent::follower_options(&file.store);
-    let store = EtcdStore::new(&options).map_err(|error| Failure::because("the store cannot be asked", error))?;
+    let cluster = Cluster::of(&file.follower, file.router.lease)?;
     let mut signals = Signals::take()?;
     let (views, newest) = watch::channel(View::default());
     let inherited = pgbaton_sys::inherited::listeners();
@@ -42,12 +37,6 @@ async fn serve(config: Option<&Path>, file: RouterFile) -> Result<(), Failure> {
     for (port, address) in router.ports() {
         tracing::info!(port = %port.settings.name, %address, "serves");
     }
-    let cluster = Cluster {
-        store: Arc::new(store),
-        prefix: Keys::new(&file.namespace, &file.scope).prefix().to_owned(),
-        scope: file.scope.clone(),
-        lease: file.router.lease,
-    };
     let following = tokio::spawn(follow::follow(cluster, views));
     let shown = metrics::Shown::default();
     shown.set(&router);
@@ -90,9 +79,9 @@ fn reload(config: Option<&Path>, running: &RouterFile, router: &mut Router) {
     };
     let fixed = |file: &RouterFile| {
         (
-            file.scope.clone(),
-            file.namespace.clone(),
-            file.store.clone(),
+            file.follower.scope.clone(),
+            file.follower.namespace.clone(),
+            file.follower.store.clone(),
             file.router.lease,
             file.router.workers,
             file.router.metrics.clone(),

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_api::{Baton, StoredKey};
+use pgbaton_config::FollowerFile;
 use pgbaton_router::View;
 use pgbaton_store::{EventKind, KeyValue, Snapshot, Store, StoreError, Watch, WatchItem};
+use pgbaton_store_etcd::EtcdStore;
 use pgbaton_types::{BootTime, Revision, chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::cli::Failure;
 
 /// Reads in the time for which a view holds: so many may fail before it does not.
 const READS_PER_LEASE: u32 = 5;
@@ -26,6 +30,25 @@ pub(crate) struct Cluster {
     pub(crate) scope: String,
     /// For how long a view holds.
     pub(crate) lease: Duration,
+}
+
+impl Cluster {
+    /// The cluster that a file names; `lease`: for how long a view is to hold.
+    pub(crate) fn of(file: &FollowerFile, lease: Duration) -> Result<Self, Failure> {
+        let options = pgbaton_agent::follower_options(&file.store);
+        let store = EtcdStore::new(&options).map_err(|error| Failure::because("the store cannot be asked", error))?;
+        let prefix = pgbaton_api::layout::Keys::new(&file.namespace, &file.scope).prefix().to_owned();
+        Ok(Self { store: Arc::new(store), prefix, scope: file.scope.clone(), lease })
+    }
+
+    /// Where the baton is now.
+    pub(crate) async fn now(&self) -> Result<Baton, StoreError> {
+        let sent = BootTime(pgbaton_sys::clock::boottime());
+        let snapshot = self.store.snapshot(&self.prefix, self.lease).await?;
+        let mut keys = Keys::default();
+        keys.replace(snapshot, sent, &self.prefix);
+        Ok(keys.view(&self.scope).baton)
+    }
 }
 
 /// The keys as last seen.

@@ -1,0 +1,116 @@
+use std::io::{self, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use pgbaton_sys::clock::boottime;
+use pgbaton_types::BootTime;
+
+/// How often it is looked whether a command has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How much of what a command says is kept.
+const WORDS_MAX: u64 = 4096;
+
+/// A command with a time limit: a program with its arguments, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The longest time that it may take; then it is killed.
+    pub within: Duration,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no program.
+    #[error("the command is empty")]
+    Empty,
+    /// It cannot be started.
+    #[error("cannot start {program}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("{program} {how}: {words}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        how: String,
+        /// What it said last.
+        words: String,
+    },
+    /// It took too long and was killed.
+    #[error("{program} was killed after {within_s} s")]
+    Slow {
+        /// The program.
+        program: String,
+        /// The limit in seconds.
+        within_s: u64,
+    },
+}
+
+impl Run {
+    /// Runs it. In each argument, `{file}` stands for `file`.
+    ///
+    /// # Errors
+    /// When it cannot be started, fails, or takes too long.
+    pub fn run(&self, file: &str) -> Result<(), CommandError> {
+        let mut words = self.command.iter().map(|word| word.replace("{file}", file));
+        let program = words.next().ok_or(CommandError::Empty)?;
+        let mut command = Command::new(&program);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let start = |source| CommandError::Start { program: program.clone(), source };
+        let mut child = command.spawn().map_err(start)?;
+        let said = child.stderr.take().map(|stderr| std::thread::spawn(move || words_of(stderr)));
+        let ended = self.wait(&mut child).map_err(start)?;
+        let Some(status) = ended else {
+            let within_s = self.within.as_secs();
+            return Err(CommandError::Slow { program, within_s });
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let words = said.and_then(|said| said.join().ok()).unwrap_or_default();
+        Err(CommandError::Failed { program, how: how(status), words })
+    }
+
+    /// None: it was killed.
+    fn wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        let until = BootTime(boottime()) + self.within;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if BootTime(boottime()).reached(until) {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            // waits: for the end of the command, with a limit
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// What it said, as one line. A grandchild that keeps the pipe open is not waited for by whoever does not ask.
+fn words_of(from: impl io::Read) -> String {
+    let mut bytes = Vec::new();
+    if from.take(WORDS_MAX).read_to_end(&mut bytes).is_err() {
+        return String::new();
+    }
+    String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+}
