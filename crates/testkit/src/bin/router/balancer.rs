@@ -82,7 +82,7 @@ impl Balancer {
         let (at, way) = match kind {
             Kind::Direct => (server, Way::Direct),
             Kind::Haproxy => {
-                let haproxy = Haproxy::before(server, 10_000)?;
+                let haproxy = Haproxy::before(server, 1_000)?;
                 (SocketAddr::from(([127, 0, 0, 1], haproxy.port.port())), Way::Haproxy(haproxy))
             }
             Kind::Router => {

@@ -16,7 +16,7 @@ use crate::balancer::{Haproxy, Kind};
 use crate::{LIMIT, Outcome};
 
 /// `StartupMessage` of protocol 3.0 with a user (PostgreSQL documentation, "Message Formats").
-const STARTUP: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0bench\0\0";
+const STARTUP: &[u8] = b"\0\0\0\x14\0\x03\0\0user\0bench\0\0";
 /// `AuthenticationOk`.
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 
@@ -33,7 +33,7 @@ pub(crate) fn run(kind: Kind, connections: usize, pgbaton: &Path) -> Outcome<f64
     match kind {
         Kind::Direct => Err("there is nothing in between".into()),
         Kind::Haproxy => {
-            let haproxy = Haproxy::before(sink.at, connections * 2)?;
+            let haproxy = Haproxy::before(sink.at, connections + 100)?;
             let at = SocketAddr::from(([127, 0, 0, 1], haproxy.port.port()));
             hold(at, haproxy.process.pid(), connections)
         }
