@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgbaton_agent::logging;
@@ -98,7 +99,7 @@ fn make(baton: &Baton, files: &[Made], format: Format, out: &mut Out) -> Result<
 
 /// Until SIGTERM or SIGINT.
 async fn watch_cluster(file: &FollowerFile) -> Result<(), Failure> {
-    let files = made(file)?;
+    let files = Arc::new(made(file)?);
     let take = |kind| signal(kind).map_err(|error| Failure::because("cannot receive signals", error));
     let (mut terminate, mut interrupt) = (take(SignalKind::terminate())?, take(SignalKind::interrupt())?);
     let (views, mut newest) = watch::channel(View::default());
@@ -107,9 +108,15 @@ async fn watch_cluster(file: &FollowerFile) -> Result<(), Failure> {
     loop {
         let view = newest.borrow_and_update().clone();
         if view.as_of.is_some() {
-            for (file, said) in files.iter().zip(&mut said) {
-                tell(file, &apply(file, &view.baton), said);
-            }
+            // Checks and commands take their time; the store is followed meanwhile.
+            let files = Arc::clone(&files);
+            let applied = tokio::task::spawn_blocking(move || {
+                for (file, said) in files.iter().zip(&mut said) {
+                    tell(file, &apply(file, &view.baton), said);
+                }
+                said
+            });
+            said = applied.await.map_err(|error| Failure::because("a file was not made; this is a bug", error))?;
         }
         tokio::select! {
             _ = terminate.recv() => break,

@@ -1,13 +1,17 @@
 use std::io::{self, Read as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use pgbaton_sys::clock::boottime;
 use pgbaton_types::BootTime;
+use rustix::process::{Pid, Signal};
 
 /// How often it is looked whether a command has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long is waited for what a command has said that has ended already: it is in the pipe.
+const WORDS_WITHIN: Duration = Duration::from_millis(500);
 /// How much of what a command says is kept.
 const WORDS_MAX: u64 = 4096;
 
@@ -65,9 +69,15 @@ impl Run {
         let program = words.next().ok_or(CommandError::Empty)?;
         let mut command = Command::new(&program);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Of its own, so that what it has started goes with it when it takes too long.
+        command.process_group(0);
         let start = |source| CommandError::Start { program: program.clone(), source };
         let mut child = command.spawn().map_err(start)?;
-        let said = child.stderr.take().map(|stderr| std::thread::spawn(move || words_of(stderr)));
+        let (sender, said) = mpsc::channel();
+        if let Some(stderr) = child.stderr.take() {
+            // It fails when nobody wants to hear it any more.
+            std::thread::spawn(move || drop(sender.send(words_of(stderr))));
+        }
         let ended = self.wait(&mut child).map_err(start)?;
         let Some(status) = ended else {
             let within_s = self.within.as_secs();
@@ -76,7 +86,8 @@ impl Run {
         if status.success() {
             return Ok(());
         }
-        let words = said.and_then(|said| said.join().ok()).unwrap_or_default();
+        // A daemon that it has started may keep the other end open for ever.
+        let words = said.recv_timeout(WORDS_WITHIN).unwrap_or_default();
         Err(CommandError::Failed { program, how: how(status), words })
     }
 
@@ -88,7 +99,7 @@ impl Run {
                 return Ok(Some(status));
             }
             if BootTime(boottime()).reached(until) {
-                child.kill()?;
+                rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL)?;
                 child.wait()?;
                 return Ok(None);
             }
@@ -106,7 +117,7 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-/// What it said, as one line. A grandchild that keeps the pipe open is not waited for by whoever does not ask.
+/// What it said, as one line.
 fn words_of(from: impl io::Read) -> String {
     let mut bytes = Vec::new();
     if from.take(WORDS_MAX).read_to_end(&mut bytes).is_err() {

@@ -320,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_command_has_started_goes_with_it_and_a_daemon_of_it_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = directory.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
+        let slow = Run { within: Duration::from_millis(300), ..run(&script) };
+        assert!(matches!(slow.run(""), Err(CommandError::Slow { .. })));
+        let gone = |pid: &str| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        let child = std::fs::read_to_string(&pid).unwrap();
+        let looks = 0..1000;
+        assert!(looks.into_iter().any(|_| {
+            // waits: for the kernel to end a process that was killed
+            std::thread::sleep(Duration::from_millis(10));
+            gone(child.trim())
+        }));
+
+        let daemon = run(&format!("setsid sleep 1000 & echo $! > {}; exit 3", pid.display()));
+        assert!(matches!(daemon.run(""), Err(CommandError::Failed { .. })));
+        let child = std::fs::read_to_string(&pid).unwrap();
+        assert!(!gone(child.trim()), "it was waited for");
+        let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
     fn all_that_come_with_it_are_made_of_any_cluster() {
         let vars = BTreeMap::from([("interface", "eth0"), ("address", "10.0.0.9/24"), ("member", "a")]);
         let vars: BTreeMap<String, serde_json::Value> =

@@ -11,7 +11,7 @@ use pgbaton_types::BootTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{self, Answer};
 use crate::counters::{Gauge, count};
@@ -162,15 +162,11 @@ async fn find_server(
         if Instant::now() >= give_up {
             return Err(failed);
         }
-        if matches!(failed, Refused::NoRoute(..)) {
-            // Until something changes, nobody is there. The view may also just have become too old: a newer one changes it.
-            let _ = timeout_at(give_up, routes.changed()).await;
-        } else {
-            let pause = sleep(RETRY_PAUSE);
-            tokio::select! {
-                () = pause => {}
-                _ = routes.changed() => {}
-            }
+        // Without a server nothing helps but a newer view; one that should take connections may in a moment.
+        let again = if matches!(failed, Refused::NoRoute(..)) { give_up } else { Instant::now() + RETRY_PAUSE };
+        if let Ok(Err(_)) = timeout_at(again, routes.changed()).await {
+            // Nobody makes views any more: the router ends.
+            return Err(failed);
         }
     }
 }
