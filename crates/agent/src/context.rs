@@ -12,7 +12,7 @@ use pgbaton_guard::client::{Client as Guard, ClientError};
 use pgbaton_postgres::{HostPort, Recovery, ServerSignal, ServerSpec, SignalError, Upstream};
 use pgbaton_store::Store;
 use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::event::Event;
 use crate::keeper::LeaseCell;
@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) events: mpsc::Sender<Event>,
     /// The runtime of everything but the loop.
     pub(crate) services: tokio::runtime::Handle,
+    /// Whether there is something for clients in the own file; sent anew whenever that was read.
+    pub(crate) clients: watch::Sender<bool>,
     state: Mutex<StateFile>,
     config: RwLock<Arc<Config>>,
     recovery: Mutex<Following>,
@@ -118,6 +120,7 @@ impl Context {
             guard,
             events,
             services,
+            clients: watch::Sender::new(config.local.clients),
             state: Mutex::new(state),
             config: RwLock::new(Arc::new(config)),
             recovery: Mutex::new(following),

@@ -14,7 +14,9 @@ use rustix::event::{PollFd, PollFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
+use crate::clients;
 use crate::clock;
 use crate::connect::Connected;
 use crate::context::{Config, Context, Parts};
@@ -145,10 +147,17 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         .block_on(async { rest::start(tokio::net::TcpListener::from_std(listener)?, shared) })
         .map_err(|source| StartError::System { what: "serve the REST API", source })?;
     let settings = SettingsKeeper::new(options.config.clone(), environment);
+    let stop_clients = CancellationToken::new();
+    let wanted_clients = context.clients.subscribe();
+    let clients = services.spawn(clients::run(absolute(options)?, wanted_clients, stop_clients.clone()));
     let wiring =
         Wiring { context, connected: connected.clone(), own_facts, events: queue, snapshots, wanted, settings };
     let ended = run_loop(wiring)?;
+    stop_clients.cancel();
     services.block_on(async {
+        if let Err(error) = clients.await {
+            tracing::error!(%error, "the task for clients failed; this is a bug");
+        }
         let close = async {
             rest.stop().await;
             connected.close().await;
@@ -161,6 +170,12 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     drop(store_thread);
     drop(lock);
     Ok(ended)
+}
+
+/// The file as its reader finds it, wherever that runs.
+fn absolute(options: &Options) -> Result<Option<PathBuf>, StartError> {
+    let failed = |source| StartError::System { what: "find its configuration", source };
+    options.config.as_ref().map(std::path::absolute).transpose().map_err(failed)
 }
 
 fn services() -> Result<Runtime, StartError> {

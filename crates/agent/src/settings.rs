@@ -97,6 +97,7 @@ impl SettingsKeeper {
                 let kill_time = config.settings.kill_time;
                 context.set_config(Config::new(Arc::new(loaded.local), config.dynamic.clone(), kill_time));
                 self.apply = true;
+                context.clients.send_replace(context.config().local.clients);
                 tracing::info!("the configuration was read again");
             }
             Err(error) => tracing::error!("the configuration is not taken over: {}", chain(&error)),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pgbaton_types::{Epoch, Lsn, MemberName, TimelineId};
+use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, TimelineId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -40,6 +40,15 @@ pub struct Baton {
     pub primary: Option<ServerAt>,
     /// The other members whose servers run in recovery, by name.
     pub standbys: Vec<ServerAt>,
+}
+
+/// Where the baton was when the store was last asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// Where the baton is.
+    pub baton: Baton,
+    /// When the newest read of the store that this contains was asked for; none: it has not answered yet.
+    pub as_of: Option<BootTime>,
 }
 
 /// A server that clients may be sent to.

@@ -18,7 +18,7 @@ mod state;
 mod status;
 mod values;
 
-pub use baton::{Baton, ServerAt, StoredKey};
+pub use baton::{Baton, ServerAt, StoredKey, View};
 pub use cluster::{ClusterDocument, ClusterMember, ClusterView, OrUnknown, ScheduledSwitchover};
 pub use explain::{Eligibility, Explain, ExplainedGuard, ExplainedLease, ExplainedStep, Guarantee, StepOutcome};
 pub use health::{HealthInput, ReadinessInput, health_code, is_health_path, liveness_code, readiness_code};

@@ -6,6 +6,7 @@
 //! This crate reads and checks. It opens no connection, starts nothing and decides nothing; it does not read the
 //! process's environment, which the caller hands over.
 
+mod clients;
 mod diagnostic;
 mod document;
 mod dynamic;
@@ -25,14 +26,13 @@ mod tags;
 mod timing;
 mod values;
 
+pub use clients::{ClientsFile, FollowerFile, Wanted};
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use dynamic::{ClusterSettings, DynamicConfig, PostgresqlSettings};
 pub use effective::Effective;
 pub use etcd::{EtcdConfig, EtcdSrv, EtcdTls};
 pub use files::FileConfig;
-pub use load::{
-    FollowerFile, LoadError, Loaded, RouterFile, Witness, load, load_follower, load_router, load_text, load_witness,
-};
+pub use load::{LoadError, Loaded, Witness, load, load_clients, load_text, load_witness};
 pub use local::{Authentication, Bootstrap, Credentials, DatabaseUser, LocalConfig, LogLevel, Postgresql, RestApi};
 pub use merge::merge_patch;
 pub use router::{ClientStore, ClientTls, RouterConfig, RouterPort, RouterPrimary};

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Map;
 
+use crate::clients::{ClientsFile, Wanted};
 use crate::diagnostic::{Diagnostic, Findings, Place, Severity};
 use crate::document::{Kind, Node};
 use crate::dynamic::DynamicConfig;
 use crate::environment;
-use crate::files::FileConfig;
-use crate::local::{self, LocalConfig, LogLevel};
+use crate::local::{LocalConfig, LogLevel};
 use crate::merge::merge_patch;
-use crate::router::{ClientStore, RouterConfig};
 use crate::section::Section;
 use crate::store::EmbeddedConfig;
 use crate::{keys, promises};
@@ -107,66 +106,20 @@ pub fn load_witness(path: Option<&Path>, environment: &BTreeMap<String, String>)
     }
 }
 
-/// What is needed to follow a cluster without being a member of it.
-#[derive(Debug, Clone)]
-pub struct FollowerFile {
-    /// The name of the cluster.
-    pub scope: String,
-    /// The first part of the store's keys, without slashes at its ends.
-    pub namespace: String,
-    /// How the store is reached.
-    pub store: ClientStore,
-    /// Files that are made for whoever follows it.
-    pub files: Vec<FileConfig>,
-    /// What is logged.
-    pub log_level: LogLevel,
-}
-
-/// Loads what is needed to follow a cluster: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and `password`), `files`, and
-/// `log.level`. Whatever else a member's file has is passed over, so that one file may serve both.
+/// Loads what is needed to follow a cluster, and the sections that are wanted. Whatever else a member's file has is passed over, so that one file may
+/// serve both.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_follower(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<FollowerFile, LoadError> {
+pub fn load_clients(
+    path: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    wanted: Wanted,
+) -> Result<ClientsFile, LoadError> {
     let mut findings = Findings::default();
     let root = document(path, environment, &mut findings)?;
-    match follower(&Section::root(&root), &mut findings) {
+    match ClientsFile::read(&Section::root(&root), wanted, &mut findings) {
         Some(file) if findings.error_count() == 0 => Ok(file),
-        _ => Err(LoadError::Invalid { findings: findings.into_list() }),
-    }
-}
-
-fn follower(root: &Section<'_>, findings: &mut Findings) -> Option<FollowerFile> {
-    let scope = local::read_scope(root, findings);
-    let namespace = local::read_namespace(root, findings);
-    let store = ClientStore::read(root, findings);
-    let files = FileConfig::read_all(root, findings);
-    let log_level = LogLevel::read(&root.section("log", findings), findings);
-    Some(FollowerFile { scope: scope?, namespace, store: store?, files, log_level })
-}
-
-/// What a router is configured by.
-#[derive(Debug, Clone)]
-pub struct RouterFile {
-    /// The cluster that it follows.
-    pub follower: FollowerFile,
-    /// The router.
-    pub router: RouterConfig,
-}
-
-/// Loads the configuration of a router: as [`load_follower`], and `router`.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_router(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<RouterFile, LoadError> {
-    let mut findings = Findings::default();
-    let root = document(path, environment, &mut findings)?;
-    let section = Section::root(&root);
-    let follower = follower(&section, &mut findings);
-    let at = section.section("router", &mut findings);
-    let router = RouterConfig::read(&at, &mut findings);
-    match (follower, router) {
-        (Some(follower), Some(router)) if findings.error_count() == 0 => Ok(RouterFile { follower, router }),
         _ => Err(LoadError::Invalid { findings: findings.into_list() }),
     }
 }

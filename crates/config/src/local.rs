@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use pgbaton_types::MemberName;
 
+use crate::clients;
 use crate::diagnostic::{Findings, Place};
 use crate::document::Node;
 use crate::dynamic::PostgresqlSettings;
@@ -23,6 +24,8 @@ pub struct LocalConfig {
     pub namespace: String,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// The file has sections by which clients follow the cluster.
+    pub clients: bool,
     /// The REST API.
     pub restapi: RestApi,
     /// What the member and the command line present to other members' REST APIs: `ctl.authentication`, else that of
@@ -180,6 +183,7 @@ impl LocalConfig {
             scope: scope?,
             namespace,
             log_level,
+            clients: clients::any(&section),
             peer_credentials: own.or_else(|| restapi.authentication.clone()),
             restapi,
             bootstrap,

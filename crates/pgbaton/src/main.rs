@@ -11,16 +11,16 @@
 //! ```
 
 mod cli;
+mod clients;
 mod commands;
 mod demo;
-mod follow;
 mod render;
 mod roles;
-mod router;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use pgbaton_config::Wanted;
 
 use crate::cli::{Command, Failure, Out, PgbatonArguments};
 
@@ -57,7 +57,8 @@ fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
             // It has said why.
             _ => Err(Failure::Said),
         },
-        Command::Router { config } => router::run(config.as_deref()),
+        Command::Router { config } => clients::run(config.as_deref(), Wanted::Router),
+        Command::Clients { config } => clients::run(config.as_deref(), Wanted::All),
         Command::Render(options) => render::run(&arguments.global, &options, &mut out),
         Command::Demo(options) => demo::run(&options, &mut out),
         _ => {

@@ -3,7 +3,7 @@
 //! It copies bytes. Of PostgreSQL's protocol it understands the first packet of a client, to pass on cancel requests, and whether a server's first
 //! answer says that it does not take connections at the moment; TLS goes through it unseen. It pools nothing.
 //!
-//! Who is the primary comes from outside, as a [`View`]; nothing here reads a store. What is decided by it is in [`routes`], without I/O:
+//! Who is the primary comes from outside, as a [`pgbaton_api::View`]; nothing here reads a store. What is decided by it is in [`routes`], without I/O:
 //! a write connection never goes to a server of an epoch below the highest seen, and all sessions end when the view is too old.
 //!
 //! One thread accepts; each worker thread has a runtime of its own and keeps its sessions to itself.
@@ -26,5 +26,4 @@ mod worker;
 pub use counters::Counters;
 pub use port::Port;
 pub use router::{Router, RouterError};
-pub use routes::View;
 pub use settings::{Mode, PortSettings, ReadOnly, Settings, UsePrimary};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pgbaton_api::View;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use crate::connect;
 use crate::counters::count;
 use crate::port::Port;
-use crate::routes::{Routes, View};
+use crate::routes::Routes;
 use crate::settings::{PortSettings, Settings};
 use crate::worker::{self, Accepted, Load, Order, Shared};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgbaton_api::{Baton, ServerAt};
+use pgbaton_api::{ServerAt, View};
 use pgbaton_types::{BootTime, Epoch, MemberName};
 
 use crate::settings::{Mode, ReadOnly, UsePrimary};
@@ -13,15 +13,6 @@ const TAG_WEIGHT: &str = "router_weight";
 const WEIGHT: u64 = 100;
 /// The tag with the place of a member.
 const TAG_SITE: &str = "site";
-
-/// What is known of the cluster.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct View {
-    /// Where the baton is.
-    pub baton: Baton,
-    /// When the newest read of the store that this contains was asked for; none: it has not answered yet.
-    pub as_of: Option<BootTime>,
-}
 
 /// Why there is no server for a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -58,6 +58,12 @@ pub(crate) enum Command {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the section router
         config: Option<PathBuf>,
     },
+    /// Make the clients of this host follow the cluster: all sections router and files of the configuration in one process. A
+    /// member's agent starts one by itself
+    Clients {
+        /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the sections
+        config: Option<PathBuf>,
+    },
     /// Print a connection string for libpq that finds the primary among all members
     Dsn(Dsn),
     /// Run a command if this host's member is the primary, and say so if it was not all the time: for cron jobs

@@ -43,6 +43,7 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         Command::Agent { .. }
         | Command::Witness { .. }
         | Command::Router { .. }
+        | Command::Clients { .. }
         | Command::Render(_)
         | Command::Demo(_)
         | Command::Store(_) => {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgbaton_api::{Baton, StoredKey};
+use pgbaton_api::{Baton, StoredKey, View};
 use pgbaton_config::FollowerFile;
-use pgbaton_router::View;
 use pgbaton_store::{EventKind, KeyValue, Snapshot, Store, StoreError, Watch, WatchItem};
 use pgbaton_store_etcd::EtcdStore;
 use pgbaton_types::{BootTime, Revision, chain};
@@ -21,6 +20,7 @@ const READS_PER_LEASE: u32 = 5;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whom to follow.
+#[derive(Clone)]
 pub(crate) struct Cluster {
     /// The store.
     pub(crate) store: Arc<dyn Store>,

@@ -1,0 +1,83 @@
+use crate::diagnostic::Findings;
+use crate::document::Node;
+use crate::files::FileConfig;
+use crate::local::{self, LogLevel};
+use crate::router::{ClientStore, RouterConfig};
+use crate::section::Section;
+
+/// The sections by which clients follow a cluster.
+const SECTIONS: [&str; 2] = ["router", "files"];
+
+/// Which of the sections are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that there are, at least one.
+    All,
+    /// `router`, which must be there.
+    Router,
+    /// `files`, which may be empty.
+    Files,
+    /// Only what says where the cluster is.
+    Nothing,
+}
+
+/// What makes clients follow a cluster: of a file of its own, or of a member's.
+#[derive(Debug, Clone)]
+pub struct ClientsFile {
+    /// The cluster that is followed.
+    pub follower: FollowerFile,
+    /// The router.
+    pub router: Option<RouterConfig>,
+    /// Files that are made.
+    pub files: Vec<FileConfig>,
+}
+
+/// What is needed to follow a cluster without being a member of it: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and
+/// `password`) and `log.level`.
+#[derive(Debug, Clone)]
+pub struct FollowerFile {
+    /// The name of the cluster.
+    pub scope: String,
+    /// The first part of the store's keys, without slashes at its ends.
+    pub namespace: String,
+    /// How the store is reached.
+    pub store: ClientStore,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+impl ClientsFile {
+    /// Reads the sections; what is wrong in them, the findings say.
+    pub(crate) fn read(root: &Section<'_>, wanted: Wanted, findings: &mut Findings) -> Option<Self> {
+        let follower = FollowerFile::read(root, findings);
+        if wanted == Wanted::All && !any(root) {
+            let message = format!("none of the sections {} is there", SECTIONS.join(", "));
+            findings.error("", &root.place(), message, "add the one that the clients of this host need");
+        }
+        let wants = |name: &str, one: Wanted| wanted == one || wanted == Wanted::All && is_there(root, name);
+        let router = wants("router", Wanted::Router)
+            .then(|| RouterConfig::read(&root.section("router", findings), findings))
+            .flatten();
+        let files = if wants("files", Wanted::Files) { FileConfig::read_all(root, findings) } else { Vec::new() };
+        Some(Self { follower: follower?, router, files })
+    }
+}
+
+impl FollowerFile {
+    fn read(root: &Section<'_>, findings: &mut Findings) -> Option<Self> {
+        let scope = local::read_scope(root, findings);
+        let namespace = local::read_namespace(root, findings);
+        let store = ClientStore::read(root, findings);
+        let log_level = LogLevel::read(&root.section("log", findings), findings);
+        Some(Self { scope: scope?, namespace, store: store?, log_level })
+    }
+}
+
+/// Whether there is anything by which clients follow.
+pub(crate) fn any(root: &Section<'_>) -> bool {
+    SECTIONS.iter().any(|name| is_there(root, name))
+}
+
+fn is_there(root: &Section<'_>, name: &str) -> bool {
+    root.get(name).is_some_and(|node: &Node| !node.is_falsy())
+}

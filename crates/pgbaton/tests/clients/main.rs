@@ -1,0 +1,96 @@
+//! What the clients of a host follow by, run by the member's agent.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+#[path = "../cluster/common.rs"]
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+mod common;
+
+use common::*;
+use pgbaton_testkit::cluster::{Part, SUPERUSER, SUPERUSER_PASSWORD, StoreKind};
+use pgbaton_testkit::{Cluster, OsUser, PortLease, TempDir, wait};
+
+/// The store of the clusters here.
+const STORE: StoreKind = StoreKind::Embedded;
+
+/// Gives a member's file more sections, and has the agent read it.
+fn give(cluster: &Cluster, member: usize, sections: &str) -> String {
+    let path = cluster.config(member);
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{before}\n{sections}")).unwrap();
+    reload(cluster, member);
+    before
+}
+
+fn reload(cluster: &Cluster, member: usize) {
+    let answer = cluster.rest(member, "POST", "/reload", "", LIMIT).unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+/// Waits until a port leads to the server of a member.
+fn leads_to(cluster: &Cluster, port: u16, member: usize) {
+    wait::until("the router to lead to the primary", LIMIT, || {
+        let mut config = postgres::Config::new();
+        config.host("127.0.0.1").port(port).user(SUPERUSER).password(SUPERUSER_PASSWORD).dbname("postgres");
+        let failed = |error: postgres::Error| format!("{error}; {}", cluster.log_ends());
+        let mut client = config.connect(postgres::NoTls).map_err(failed)?;
+        let server: i32 = client.query_one("SELECT inet_server_port()", &[]).map_err(failed)?.get(0);
+        if server == i32::from(cluster.postgres_port(member)) { Ok(()) } else { Err(format!("port {server}")) }
+    })
+    .unwrap();
+}
+
+fn log_says(cluster: &Cluster, member: usize, what: &str) {
+    wait::until(&format!("the log to say {what:?}"), LIMIT, || {
+        let text = std::fs::read_to_string(cluster.log_path(member)).unwrap();
+        if text.contains(what) { Ok(()) } else { Err(cluster.log_ends()) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_member_runs_router_and_files_and_they_follow() {
+    let mut cluster = healthy();
+    let first = cluster.wait_primary(LIMIT).unwrap();
+    let [host, other] = [0, 1].map(|more: usize| (first + 1 + more) % 3);
+    let port = PortLease::hold_many(1).unwrap()[0].port();
+    let user = OsUser::for_servers().unwrap();
+    let directory = TempDir::new("clients", &user).unwrap();
+    let file = directory.path().join("primary");
+    let router = format!("router:\n  ports: [{{listen: 127.0.0.1:{port}, mode: read-write}}]\n");
+    let files = format!("files:\n  - {{path: {}, template: environment}}\n", file.display());
+    let named = |cluster: &Cluster, member: usize| {
+        wait::until("the file to name the primary", LIMIT, || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let wanted = format!("PGBATON_PRIMARY={}\n", cluster.name(member));
+            if text.contains(&wanted) { Ok(()) } else { Err(format!("{text}; {}", cluster.log_ends())) }
+        })
+        .unwrap();
+    };
+    let plain = give(&cluster, host, &format!("{router}{files}"));
+    leads_to(&cluster, port, first);
+    named(&cluster, first);
+
+    // A port that is in use, and a section that is wrong, are said, and cost the member nothing.
+    give(&cluster, other, &router);
+    log_says(&cluster, other, "there is no router");
+    give(&cluster, first, "files: [{template: environment}]\n");
+    log_says(&cluster, first, "files[0].path is missing");
+    let answer = cluster.switchover(first, first, Some(host)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    leads_to(&cluster, port, host);
+    named(&cluster, host);
+
+    // It ends with its agent, and comes again with the next one.
+    cluster.kill(host, Part::Agent).unwrap();
+    leads_to(&cluster, port, host);
+
+    std::fs::write(cluster.config(host), plain).unwrap();
+    reload(&cluster, host);
+    wait::until("no router any more", LIMIT, || match std::net::TcpStream::connect(("127.0.0.1", port)) {
+        Ok(_) => Err("something listens".to_owned()),
+        Err(_) => Ok(()),
+    })
+    .unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+}
