@@ -215,6 +215,7 @@ impl World {
         let now = self.now;
         let host = &mut self.hosts[member];
         let agent = &mut host.agent;
+        let asks = decision.memory.pausing.filter(|pausing| agent.memory.pausing != Some(*pausing));
         agent.memory = decision.memory.clone();
         host.durable.promised = host.durable.promised.max(decision.memory.promised);
         host.durable.timeline_given = host.durable.timeline_given.max(decision.memory.timeline_given);
@@ -231,6 +232,9 @@ impl World {
             self.soon(Event::Execute { member, life });
         }
         self.after(wait, Event::Wake { member, life, serial });
+        if let Some(pausing) = asks {
+            self.ask_poolers(pausing.since);
+        }
     }
 
     fn trace_decision(&mut self, member: usize, observation: &Observation, decision: &Decision) {

@@ -60,6 +60,10 @@ pub(crate) enum Event {
     Undo(Undo),
     /// An operator does something.
     Operator,
+    /// A pooler says that it is there.
+    PoolerThere { pooler: usize },
+    /// A pooler answers the holder that asks it to hold its clients.
+    PoolerAnswers { pooler: usize, asked: BootTime, holds: bool },
     /// All faults end.
     Heal,
     /// The healed cluster is looked at.
@@ -135,6 +139,8 @@ impl Event {
             | Self::Fault
             | Self::Undo(_)
             | Self::Operator
+            | Self::PoolerThere { .. }
+            | Self::PoolerAnswers { .. }
             | Self::Heal
             | Self::Settle => Layer::World,
         }

@@ -3,9 +3,11 @@
 
 use std::rc::Rc;
 
-use pgbaton_core::observation::{Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, Reservation};
+use pgbaton_core::observation::{
+    Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, PoolerFacts, Reservation,
+};
 use pgbaton_store::{LeaseId, Machine};
-use pgbaton_types::{Epoch, HistoryEntry, Lsn, MemberName, Revision, SystemId, TimelineHistory, TimelineId};
+use pgbaton_types::{BootTime, Epoch, HistoryEntry, Lsn, MemberName, Revision, SystemId, TimelineHistory, TimelineId};
 
 use crate::time::Time;
 
@@ -29,6 +31,9 @@ pub(crate) const FAILOVER: &str = "failover";
 pub(crate) const BASE: &str = "base";
 /// Before each member's name.
 pub(crate) const MEMBERS: &str = "members/";
+
+/// Before each pooler's number.
+pub(crate) const POOLERS: &str = "poolers/";
 
 /// The keys, read.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +85,22 @@ pub(crate) fn decode(machine: &Machine) -> Rc<Decoded> {
             cluster.members.insert(name, facts);
         }
     }
+    for pair in machine.range(POOLERS) {
+        cluster.poolers.insert(pair.key[POOLERS.len()..].to_owned(), read_pooler(&pair.value));
+    }
     Rc::new(decoded)
+}
+
+/// What a pooler has answered as its key's value.
+pub(crate) fn write_pooler(answered: BootTime, holds: bool) -> String {
+    format!("{}|{}", answered.0, u8::from(holds))
+}
+
+/// One that was never asked has an empty value.
+fn read_pooler(value: &[u8]) -> PoolerFacts {
+    let text = String::from_utf8_lossy(value);
+    let (answered, holds) = text.split_once('|').unwrap_or_default();
+    PoolerFacts { answered: answered.parse().ok().map(BootTime), holds: holds == "1" }
 }
 
 /// A member's facts as its key's value.

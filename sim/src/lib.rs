@@ -17,6 +17,7 @@ mod liveness;
 mod network;
 mod operations;
 mod operator_model;
+mod pooler_model;
 mod postgres_model;
 mod rng;
 mod run;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use pgbaton_core::lease::acquire_time;
-use pgbaton_core::{Bug, Bugs, Settings};
+use pgbaton_core::{Bug, Bugs, Settings, WithoutPause};
 
 use crate::faults::FaultKind;
 use crate::operator_model::OperatorKind;
@@ -44,6 +44,8 @@ pub(crate) struct Scenario {
     pub(crate) store_slowness: Time,
     /// The store is one like etcd, which knows nothing of the members' hosts.
     pub(crate) external_store: bool,
+    /// Poolers that clients go through.
+    pub(crate) poolers: usize,
     /// Known bug that is put back.
     pub(crate) bug: Option<Bug>,
 }
@@ -78,6 +80,7 @@ impl Scenario {
             exit_longest: half(rng, 12 * SECOND, 30 * MILLISECOND),
             store_slowness: 0,
             external_store: false,
+            poolers: 0,
             bug,
         };
         if rng.chance(100) {
@@ -86,6 +89,7 @@ impl Scenario {
             scenario.operators.retain(|operator| *operator != OperatorKind::EditTtl);
         }
         scenario.external_store = rng.chance(300);
+        scenario.poolers = rng.pick(&[0, 0, 1, 2]);
         scenario
     }
 
@@ -116,6 +120,8 @@ fn draw_settings(rng: &mut Rng, bug: Option<Bug>) -> Settings {
         nofailover: false,
         failover_priority: 1,
         may_bootstrap: true,
+        pause_within: Duration::from_millis(rng.pick(&[0, 100, 5000])),
+        without_pause: rng.pick(&[WithoutPause::Proceed, WithoutPause::CallOff]),
         bugs: bug.map_or_else(Bugs::default, Bugs::with),
     }
 }

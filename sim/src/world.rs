@@ -151,6 +151,9 @@ impl World {
         if self.scenario.operator_interval.is_some() && !self.scenario.operators.is_empty() {
             self.after(first_fault, Event::Operator);
         }
+        for pooler in 0..self.scenario.poolers {
+            self.after(SECOND, Event::PoolerThere { pooler });
+        }
         self.after(SECOND, Event::Write);
         self.after(self.scenario.safety_phase, Event::Heal);
     }
@@ -281,6 +284,8 @@ impl World {
             Event::Fault => self.fault(),
             Event::Undo(undo) => self.undo(undo),
             Event::Operator => self.operate(),
+            Event::PoolerThere { pooler } => self.pooler_there(pooler),
+            Event::PoolerAnswers { pooler, asked, holds } => self.pooler_answers(pooler, asked, holds),
             Event::Heal => self.heal(),
             Event::Settle => self.settle(),
             other => panic!("not an event of the world: {other:?}"),

@@ -40,7 +40,7 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `make demo`: PostgreSQL
     Demo,
-    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, HAProxy, ssh, and what installs Patroni
+    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, HAProxy, nginx, PgBouncer, Barman, ssh, and what installs Patroni
     Test,
     /// `make bench`: the same
     Bench,
@@ -127,6 +127,10 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         need(run::has_program("etcdctl"), "etcd-client");
         need(Path::new("/usr/sbin/dnsmasq").is_file(), "dnsmasq-base");
         need(Path::new("/usr/sbin/haproxy").is_file(), "haproxy");
+        need(Path::new("/usr/sbin/pgbouncer").is_file(), "pgbouncer");
+        need(Path::new("/usr/sbin/nginx").is_file(), "nginx-light");
+        need(Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").is_file(), "libnginx-mod-stream");
+        need(run::has_program("barman"), "barman");
         need(run::has_program("ssh"), "openssh-client");
         need(Path::new("/usr/bin/python3").is_file(), "python3");
         need(Path::new("/usr/share/doc/python3-venv").is_dir(), "python3-venv");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgbaton_api::layout::PausingRecord;
 use pgbaton_core::observation::{Directory, Finished, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
 use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::{EXIT_CONFIGURATION, EXIT_LEAVES};
@@ -374,6 +375,8 @@ impl HaLoop {
             record::record(&config, seen, ready, look.sample.as_deref(), self.observer.pending_restart());
         self.publication.record.scheduled_restart =
             self.scheduled.as_ref().map(Scheduled::document).unwrap_or_default();
+        self.publication.record.pausing =
+            self.memory.pausing.map(|pausing| PausingRecord { epoch: pausing.epoch, id: pausing.since.0 });
         if seen.lease.is_none() {
             self.publication.holder = None;
         }

@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 pub(crate) use pgbaton_api::layout::{
-    CLAIM, CONFIG, EPOCH_BASE as BASE, FAILOVER, HISTORY, INITIALIZE, LEADER, MEMBERS, STATUS, TIMELINE, TIMELINES,
+    CLAIM, CONFIG, EPOCH_BASE as BASE, FAILOVER, HISTORY, INITIALIZE, LEADER, MEMBERS, POOLERS, STATUS, TIMELINE,
+    TIMELINES,
 };
-use pgbaton_api::layout::{FailoverRecord, HistoryRecord, MemberRecord, StatusRecord, read_initialize};
-use pgbaton_core::observation::{Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, Reservation};
+use pgbaton_api::layout::{FailoverRecord, HistoryRecord, MemberRecord, PoolerRecord, StatusRecord, read_initialize};
+use pgbaton_core::observation::{
+    Cluster, FailoverRequest, Initialize, LeaderKey, MemberFacts, PoolerFacts, Reservation,
+};
 use pgbaton_store::{KeyValue, LeaseId};
 use pgbaton_types::{BootTime, Epoch, HistoryEntry, Lsn, MemberName, TimelineHistory, TimelineId};
 use serde_json::Value;
@@ -46,7 +49,18 @@ pub(crate) fn cluster(keys: &Keys, own: Own<'_>, now: BootTime, unix_ms: i64) ->
         }),
         failover: failover(keys, now, unix_ms),
         base,
+        poolers: poolers(keys),
     }
+}
+
+/// The poolers that live. One whose record cannot be read counts as one that has not answered.
+fn poolers(keys: &Keys) -> BTreeMap<String, PoolerFacts> {
+    let records = keys.iter().filter_map(|(key, pair)| Some((key.strip_prefix(POOLERS)?, pair)));
+    let facts = |pair: &KeyValue| {
+        let record: PoolerRecord = serde_json::from_slice(&pair.value).unwrap_or_default();
+        PoolerFacts { answered: record.answered.map(BootTime), holds: record.holds }
+    };
+    records.map(|(name, pair)| (name.to_owned(), facts(pair))).collect()
 }
 
 /// The base of epochs.

@@ -9,11 +9,13 @@ use pgbaton_config::Loaded;
 use pgbaton_core::observation::Lease;
 use pgbaton_guard::EXIT_CONFIGURATION;
 use pgbaton_guard::client::{self, Client as Guard};
+use pgbaton_net::HttpServer;
 use pgbaton_types::{BootTime, chain};
 use rustix::event::{PollFd, PollFlags};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients;
@@ -154,22 +156,24 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         Wiring { context, connected: connected.clone(), own_facts, events: queue, snapshots, wanted, settings };
     let ended = run_loop(wiring)?;
     stop_clients.cancel();
-    services.block_on(async {
-        if let Err(error) = clients.await {
-            tracing::error!(%error, "the task for clients failed; this is a bug");
-        }
-        let close = async {
-            rest.stop().await;
-            connected.close().await;
-        };
-        if tokio::time::timeout(CLOSE_TIME, close).await.is_err() {
-            tracing::warn!("the store did not close in time");
-        }
-    });
+    services.block_on(close(clients, rest, &connected));
     services.shutdown_background();
     drop(store_thread);
     drop(lock);
     Ok(ended)
+}
+
+async fn close(clients: JoinHandle<()>, rest: HttpServer, connected: &Connected) {
+    if let Err(error) = clients.await {
+        tracing::error!(%error, "the task for clients failed; this is a bug");
+    }
+    let close = async {
+        rest.stop().await;
+        connected.close().await;
+    };
+    if tokio::time::timeout(CLOSE_TIME, close).await.is_err() {
+        tracing::warn!("the store did not close in time");
+    }
 }
 
 /// The file as its reader finds it, wherever that runs.

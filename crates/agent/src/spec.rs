@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgbaton_config::{DatabaseUser, Effective, LocalConfig};
-use pgbaton_core::Settings;
+use pgbaton_core::{Settings, WithoutPause};
 use pgbaton_postgres::{Authentication, Credentials, HostPort, Installation, Program, Secret, ServerSpec};
 
 /// The core's settings. `kill_time` is K, as the guard says it.
@@ -23,6 +23,12 @@ pub(crate) fn settings(local: &LocalConfig, effective: &Effective, kill_time: Du
         paused: effective.cluster.pause,
         nofailover: local.tags.no_failover,
         failover_priority: priority(local),
+        pause_within: effective.cluster.switchover_pause_within,
+        without_pause: if effective.cluster.switchover_cancel_without_pause {
+            WithoutPause::CallOff
+        } else {
+            WithoutPause::Proceed
+        },
         may_bootstrap: local.bootstrap.is_some(),
         bugs: pgbaton_core::Bugs::default(),
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::layout::{
-    EPOCH_BASE, FAILOVER, FailoverRecord, HISTORY, LEADER, MEMBERS, MemberRecord, STATUS, StatusRecord, TIMELINE,
+    EPOCH_BASE, FAILOVER, FailoverRecord, HISTORY, LEADER, MEMBERS, MemberRecord, PausingRecord, STATUS, StatusRecord,
+    TIMELINE,
 };
 
 /// One key below the cluster's prefix, as a store has it.
@@ -36,6 +37,9 @@ pub struct Baton {
     /// A switchover is asked for and due: the primary is about to stop.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handing_over: bool,
+    /// The holder asks poolers to hold their clients.
+    #[serde(skip)]
+    pub pausing: Option<PausingRecord>,
     /// The primary: the holder, once its server takes writes in this reign.
     pub primary: Option<ServerAt>,
     /// The other members whose servers run in recovery, by name.
@@ -113,6 +117,10 @@ impl Baton {
             scope: scope.to_owned(),
             epoch,
             primary: primaries.into_iter().find(holder).map(|(server, _)| ServerAt { lag: Some(0), ..server }),
+            pausing: leader
+                .as_ref()
+                .and_then(|name| text(&format!("{MEMBERS}{name}")))
+                .and_then(|text| MemberRecord::read(&text).pausing),
             leader,
             handing_over: text(FAILOVER)
                 .and_then(|text| FailoverRecord::read(&text))

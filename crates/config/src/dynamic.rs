@@ -43,6 +43,10 @@ pub struct ClusterSettings {
     pub pause: bool,
     /// How many rows of history are kept; zero keeps all.
     pub max_timelines_history: u32,
+    /// How long poolers may take to hold their clients before a switchover; zero: they are not asked.
+    pub switchover_pause_within: Duration,
+    /// Whether a switchover is called off when one of them does not.
+    pub switchover_cancel_without_pause: bool,
     /// How long the slot of a member that is gone is kept; zero: not at all.
     pub member_slots_ttl: Duration,
 }
@@ -57,6 +61,8 @@ impl Default for ClusterSettings {
             check_timeline: false,
             pause: false,
             max_timelines_history: 0,
+            switchover_pause_within: Duration::from_secs(5),
+            switchover_cancel_without_pause: false,
             member_slots_ttl: Duration::from_mins(30),
         }
     }
@@ -200,6 +206,12 @@ impl ClusterSettings {
             max_timelines_history: section
                 .count("max_timelines_history", findings)
                 .map_or(defaults.max_timelines_history, |rows| u32::try_from(rows).unwrap_or(u32::MAX)),
+            switchover_pause_within: section
+                .seconds("switchover_pause_within", findings)
+                .unwrap_or(defaults.switchover_pause_within),
+            switchover_cancel_without_pause: section
+                .boolean("switchover_cancel_without_pause", findings)
+                .unwrap_or(defaults.switchover_cancel_without_pause),
             member_slots_ttl: section.seconds("member_slots_ttl", findings).unwrap_or(defaults.member_slots_ttl),
         }
     }

@@ -178,6 +178,9 @@ const DYNAMIC: &[(&str, Support)] = &[
     ("check_timeline", Read),
     ("pause", Read),
     ("member_slots_ttl", Read),
+    // Ours.
+    ("switchover_pause_within", Read),
+    ("switchover_cancel_without_pause", Read),
     ("slots", Without("permanent slots are not kept")),
     ("permanent_slots", Without("permanent slots are not kept")),
     ("permanent_replication_slots", Without("permanent slots are not kept")),

@@ -6,7 +6,7 @@ use crate::memory::Proven;
 use crate::observation::{Answer, Initialize, Observation, Outcome, Server};
 use crate::plan::{Flow, Plan};
 use crate::settings::Settings;
-use crate::steps::{demotion, follower, identity, leader, operation, order, pause, race, terminate};
+use crate::steps::{demotion, follower, identity, leader, operation, order, pause, race, switchover, terminate};
 
 /// Decides what this member does now. Pure: no I/O, no clock, no randomness.
 ///
@@ -71,6 +71,7 @@ fn remember(plan: &mut Plan<'_>) {
             plan.memory.reign_seen = Some((leader.epoch, seen.now));
         }
     }
+    switchover::release_poolers(plan);
     // What was proven of the last record of one reign says nothing about the next.
     let reign = seen.lease.map(|lease| lease.epoch);
     if plan.memory.handover.as_ref().is_some_and(|handover| Some(handover.epoch) != reign) {

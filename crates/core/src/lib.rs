@@ -36,4 +36,4 @@ pub use decision::{Action, Decision, Disarm, OperationKind, QuarantineReason, St
 pub use memory::Memory;
 pub use observation::Observation;
 pub use report::{Finding, Step, Verdict};
-pub use settings::Settings;
+pub use settings::{Settings, WithoutPause};

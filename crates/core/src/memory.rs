@@ -34,6 +34,8 @@ pub struct Memory {
     pub race: Option<Race>,
     /// The handover that this holder is at.
     pub handover: Option<Handover>,
+    /// The poolers are asked to hold their clients, until somebody takes writes again.
+    pub pausing: Option<Pausing>,
     /// Since when the holder's own server is down.
     pub down_since: Option<BootTime>,
     /// The holder has given up on its own server, which another member can relieve.
@@ -102,6 +104,15 @@ pub struct Race {
     pub asked: BootTime,
     /// The revision of the store's view by then.
     pub revision: Revision,
+}
+
+/// The poolers are asked to hold their clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pausing {
+    /// The reign that is about to end.
+    pub epoch: Epoch,
+    /// Since when; it tells this asking from others.
+    pub since: BootTime,
 }
 
 /// A handover by the holder, planned or because its agent ends.

@@ -235,6 +235,17 @@ pub struct Cluster {
     pub failover: Option<FailoverRequest>,
     /// The base of epochs.
     pub base: u64,
+    /// The poolers that clients go through, by name, as long as they live and follow this cluster.
+    pub poolers: BTreeMap<String, PoolerFacts>,
+}
+
+/// What a pooler has said of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolerFacts {
+    /// Which asking it has answered last ([`Pausing::since`](crate::memory::Pausing::since)).
+    pub answered: Option<BootTime>,
+    /// It holds its clients since then; otherwise it cannot.
+    pub holds: bool,
 }
 
 /// The key `initialize`.

@@ -31,8 +31,22 @@ pub struct Settings {
     pub failover_priority: u32,
     /// Whether this member's configuration says how to make a new cluster (section `bootstrap`).
     pub may_bootstrap: bool,
+    /// How long poolers may take to hold their clients before a server is stopped for a handover; zero: they are not asked.
+    pub pause_within: Duration,
+    /// What becomes of a handover when one of them does not.
+    pub without_pause: WithoutPause,
     /// Known bugs to put back; always empty outside the simulator.
     pub bugs: Bugs,
+}
+
+/// What becomes of a handover when a pooler does not hold its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WithoutPause {
+    /// It goes on: that pooler's clients get errors.
+    #[default]
+    Proceed,
+    /// It is called off: nobody has noticed anything.
+    CallOff,
 }
 
 impl Default for Settings {
@@ -52,6 +66,8 @@ impl Default for Settings {
             nofailover: false,
             failover_priority: 1,
             may_bootstrap: true,
+            pause_within: Duration::from_secs(5),
+            without_pause: WithoutPause::Proceed,
             bugs: Bugs::default(),
         }
     }

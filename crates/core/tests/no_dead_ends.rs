@@ -127,6 +127,7 @@ fn cluster(initialize: Initialize, leader: Option<LeaderKey>, failover: Option<F
         reserved: Some(Reservation { timeline: TimelineId(1), revision: Revision(5) }),
         failover,
         base: 0,
+        poolers: BTreeMap::new(),
     }
 }
 

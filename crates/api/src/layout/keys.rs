@@ -32,6 +32,9 @@ pub const TIMELINE: &str = "pgbaton/timeline";
 /// Who makes the cluster, in a store that lists no hosts: beside the empty `initialize`, without a lease.
 pub const CLAIM: &str = "pgbaton/claim";
 
+/// What all keys of poolers begin with; each is bound to a lease of whoever controls that pooler.
+pub const POOLERS: &str = "pgbaton/poolers/";
+
 impl Keys {
     /// The keys of `scope` in `namespace`; slashes at the ends and doubled ones do not count.
     pub fn new(namespace: &str, scope: &str) -> Self {

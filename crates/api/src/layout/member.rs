@@ -3,6 +3,8 @@ use serde_json::{Map, Value};
 
 use pgbaton_types::{Lsn, TimelineId};
 
+use super::PausingRecord;
+
 /// A member's record: the value of `members/<name>`. Written by that member alone, with every field as the interface
 /// has it; absent fields are left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -53,6 +55,9 @@ pub struct MemberRecord {
     /// `true` while this member acts as paused.
     #[serde(skip_serializing_if = "is_false")]
     pub pause: bool,
+    /// The holder asks poolers to hold their clients. Ours; Patroni ignores it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pausing: Option<PausingRecord>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
@@ -98,6 +103,7 @@ impl MemberRecord {
                 .map(TimelineId),
             scheduled_restart: object("scheduled_restart"),
             pause: flag("pause").unwrap_or(false),
+            pausing: map.get("pausing").and_then(|value| serde_json::from_value(value.clone()).ok()),
         }
     }
 

@@ -5,14 +5,17 @@ mod failover;
 mod history;
 mod keys;
 mod member;
+mod pooler;
 mod status;
 
 pub use failover::FailoverRecord;
 pub use history::{HistoryRecord, HistoryRow};
 pub use keys::{
-    CLAIM, CONFIG, EPOCH_BASE, FAILOVER, HISTORY, INITIALIZE, Keys, LEADER, MEMBERS, STATUS, TIMELINE, TIMELINES,
+    CLAIM, CONFIG, EPOCH_BASE, FAILOVER, HISTORY, INITIALIZE, Keys, LEADER, MEMBERS, POOLERS, STATUS, TIMELINE,
+    TIMELINES,
 };
 pub use member::MemberRecord;
+pub use pooler::{PausingRecord, PoolerRecord};
 pub use status::StatusRecord;
 
 use pgbaton_types::SystemId;

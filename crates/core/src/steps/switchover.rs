@@ -9,10 +9,11 @@ use pgbaton_types::{MemberName, ShutdownCheckpoint};
 use crate::decision::{Action, OperationKind, StopMode};
 use crate::election::{Candidate, better_than};
 use crate::lease::soft_deadline;
-use crate::memory::{Handover, HandoverPhase, Yielded};
-use crate::observation::{ControlState, FailoverRequest, Lease, Observation, Outcome, PeerAnswer};
+use crate::memory::{Handover, HandoverPhase, Pausing, Yielded};
+use crate::observation::{ControlState, FailoverRequest, Lease, Observation, Outcome, PeerAnswer, PoolerFacts};
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
+use crate::settings::WithoutPause;
 
 /// How long members may take to say whether they can lead, while clients still write.
 const CHOOSE_TIME: Duration = Duration::from_secs(2);
@@ -183,12 +184,69 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
         plan.wake_after(ASK_AGAIN);
         return plan.blocked(Step::Switchover, "waits for the lease to be renewed before it stops the server");
     }
+    let but = match poolers(plan, lease) {
+        Poolers::Hold => String::new(),
+        Poolers::Awaited(text) => return plan.blocked(Step::Switchover, text),
+        Poolers::DoNot(names) if plan.settings.without_pause == WithoutPause::CallOff => {
+            return call_off(plan, &format!("{names} did not hold its clients"));
+        }
+        Poolers::DoNot(names) => format!(", although {names} did not hold its clients"),
+    };
     update(plan, |handover, now| {
         handover.phase = HandoverPhase::Stopping;
         handover.since = now;
     });
     plan.begin(OperationKind::Stop { mode: StopMode::Handover });
-    plan.taken(Step::Switchover, format!("{candidate} is ready: stops the server"))
+    plan.taken(Step::Switchover, format!("{candidate} is ready: stops the server{but}"))
+}
+
+/// What the poolers do when they are asked to hold their clients.
+enum Poolers {
+    /// All do, or there is none.
+    Hold,
+    /// Not all have answered yet.
+    Awaited(String),
+    /// These cannot, or have not answered in time.
+    DoNot(String),
+}
+
+/// Asks those that are there, once the candidate is ready: their clients wait for as short as can be.
+fn poolers(plan: &mut Plan<'_>, lease: Lease) -> Poolers {
+    let seen = plan.seen;
+    let known = &seen.store.cluster.poolers;
+    let within = plan.settings.pause_within;
+    if known.is_empty() || within.is_zero() {
+        return Poolers::Hold;
+    }
+    let names = |wanted: &dyn Fn(&PoolerFacts) -> bool| {
+        let names = known.iter().filter(|(_, facts)| wanted(facts)).map(|(name, _)| name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let Some(pausing) = plan.memory.pausing.filter(|pausing| pausing.epoch == lease.epoch) else {
+        plan.memory.pausing = Some(Pausing { epoch: lease.epoch, since: seen.now });
+        plan.wake_after(within);
+        return Poolers::Awaited(format!("asks {} to hold its clients", names(&|_| true)));
+    };
+    let answered = |facts: &PoolerFacts| facts.answered == Some(pausing.since);
+    let silent = names(&|facts| !answered(facts));
+    let failed = names(&|facts| answered(facts) && !facts.holds);
+    let gives_up = !failed.is_empty() && plan.settings.without_pause == WithoutPause::CallOff;
+    let left = within.saturating_sub(seen.now.since(pausing.since));
+    if !silent.is_empty() && !left.is_zero() && !gives_up {
+        plan.wake_after(left);
+        return Poolers::Awaited(format!("waits until {silent} holds its clients"));
+    }
+    let none = if gives_up { failed } else { names(&|facts| !answered(facts) || !facts.holds) };
+    if none.is_empty() { Poolers::Hold } else { Poolers::DoNot(none) }
+}
+
+/// Poolers let their clients go on as soon as they are not asked any more: when the server takes writes again, or somebody else leads.
+pub(crate) fn release_poolers(plan: &mut Plan<'_>) {
+    let Some(pausing) = plan.memory.pausing else { return };
+    let later = plan.seen.store.cluster.leader.as_ref().is_some_and(|leader| leader.epoch > pausing.epoch);
+    if later || plan.memory.handover.is_none() && plan.seen.primary().is_some() {
+        plan.memory.pausing = None;
+    }
 }
 
 fn stopping(plan: &mut Plan<'_>, handover: &Handover) -> Flow {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use pgbaton_core::observation::{
     Answer, Cluster, ControlState, Database, Directory, FailoverRequest, Finished, Guard, HostFacts, Initialize,
-    LeaderKey, Lease, Listed, Local, MemberFacts, Operation, Orders, Outcome, PeerAnswer, PrimaryStatus, Reservation,
-    Server, StandbyStatus, StoreView, Work,
+    LeaderKey, Lease, Listed, Local, MemberFacts, Operation, Orders, Outcome, PeerAnswer, PoolerFacts, PrimaryStatus,
+    Reservation, Server, StandbyStatus, StoreView, Work,
 };
-use pgbaton_core::{Action, Decision, Memory, Observation, Settings, Verdict, decide, safety};
+use pgbaton_core::{Action, Decision, Memory, Observation, Settings, Verdict, WithoutPause, decide, safety};
 use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, SystemId, TimelineId};
 
 use words::Words;
@@ -146,6 +146,7 @@ impl Stage {
                 self.seen.store.cluster.reserved = Some(Reservation { timeline, revision: Revision(50) });
             }
             "failover" => self.failover(words)?,
+            "pooler" => self.pooler(words)?,
             "listed" => self.listed(words)?,
             "peer" => self.peer(words)?,
             "finished" => self.finished(words)?,
@@ -168,9 +169,26 @@ impl Stage {
         words.end()
     }
 
+    /// It answers the asking that is under way.
+    fn pooler(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let name = words.next()?.to_owned();
+        let (holds, cannot, gone) = (words.flag("holds"), words.flag("cannot"), words.flag("gone"));
+        let since = self.seen.memory.pausing.map(|pausing| pausing.since);
+        let answered = if holds || cannot { since } else { None };
+        let poolers = &mut self.seen.store.cluster.poolers;
+        if gone {
+            poolers.remove(&name);
+        } else {
+            poolers.insert(name, PoolerFacts { answered, holds });
+        }
+        Ok(())
+    }
+
     fn settings(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let settings = &mut self.settings;
         settings.paused = words.flag("paused");
+        let call_off = words.flag("call_off");
+        settings.without_pause = if call_off { WithoutPause::CallOff } else { WithoutPause::Proceed };
         settings.nofailover = words.flag("nofailover");
         settings.use_pg_rewind = words.flag("use_pg_rewind");
         settings.remove_data_on_rewind_failure = words.flag("remove_on_rewind_failure");
