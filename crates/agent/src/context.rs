@@ -10,14 +10,13 @@ use pgbaton_config::{DynamicConfig, Effective, LocalConfig};
 use pgbaton_core::{Memory, Settings};
 use pgbaton_guard::client::{Client as Guard, ClientError};
 use pgbaton_postgres::{HostPort, Recovery, ServerSignal, ServerSpec, SignalError, Upstream};
-use pgbaton_store::Store;
+use pgbaton_store::{Session, Store};
 use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
 use tokio::sync::{mpsc, watch};
 
 use crate::event::Event;
 use crate::keeper::LeaseCell;
 use crate::keys;
-use crate::session::Session;
 use crate::spec;
 use crate::state::{Kept, StateError, StateFile};
 use crate::view::View;
@@ -110,7 +109,7 @@ impl Context {
         let Parts { me, prefix, store, lists_no_hosts, guard, events, services, state, config } = parts;
         let following = Following { upstream: state.get().upstream.clone(), ..Following::default() };
         Self {
-            session: Session::new(&prefix, &me),
+            session: Session::new(format!("{prefix}{}{me}", keys::MEMBERS)),
             view: View::default(),
             lease: LeaseCell::default(),
             me,

@@ -29,7 +29,6 @@ pub mod rest;
 mod run;
 mod scheduled;
 mod serve_peer;
-mod session;
 mod settings;
 pub mod shared;
 mod snapshot;

@@ -13,6 +13,7 @@ use pgbaton_types::{Epoch, Lsn, Revision, TimelineHistory, chain};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::clock;
 use crate::context::Context;
 use crate::event::Event;
 use crate::keys;
@@ -122,7 +123,8 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
     let settings = context.config().settings.clone();
     let record = pgbaton_api::to_compact(&publication.record).unwrap_or_default();
     let began = context.session.lease().is_none();
-    context.session.publish(&*context.store, record.as_bytes(), settings.ttl, settings.retry_timeout).await?;
+    let (ttl, within) = (settings.ttl, settings.retry_timeout);
+    context.session.publish(&*context.store, record.as_bytes(), ttl, within, clock::now()).await?;
     if began {
         // The loop may wait for a session to claim a bootstrap with.
         context.wake(Event::StoreChanged);

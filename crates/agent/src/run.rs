@@ -145,6 +145,9 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
         local,
         peer: Arc::new(PeerService::new(Arc::clone(&context))),
     };
+    if let Some(listen) = &shared.local.restapi.agent_check {
+        services.spawn(rest::agent_check::serve(listen.clone(), shared.clone()));
+    }
     let rest = services
         .block_on(async { rest::start(tokio::net::TcpListener::from_std(listener)?, shared) })
         .map_err(|source| StartError::System { what: "serve the REST API", source })?;

@@ -2,11 +2,12 @@ use crate::diagnostic::Findings;
 use crate::document::Node;
 use crate::files::FileConfig;
 use crate::local::{self, LogLevel};
+use crate::pgbouncer::PgbouncerConfig;
 use crate::router::{ClientStore, RouterConfig};
 use crate::section::Section;
 
 /// The sections by which clients follow a cluster.
-const SECTIONS: [&str; 2] = ["router", "files"];
+const SECTIONS: [&str; 3] = ["router", "files", "pgbouncer"];
 
 /// Which of the sections are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct ClientsFile {
     pub router: Option<RouterConfig>,
     /// Files that are made.
     pub files: Vec<FileConfig>,
+    /// What `PgBouncer` servers are led.
+    pub pgbouncer: Vec<PgbouncerConfig>,
 }
 
 /// What is needed to follow a cluster without being a member of it: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and
@@ -59,7 +62,8 @@ impl ClientsFile {
             .then(|| RouterConfig::read(&root.section("router", findings), findings))
             .flatten();
         let files = if wants("files", Wanted::Files) { FileConfig::read_all(root, findings) } else { Vec::new() };
-        Some(Self { follower: follower?, router, files })
+        let pgbouncer = if wanted == Wanted::All { PgbouncerConfig::read_all(root, findings) } else { Vec::new() };
+        Some(Self { follower: follower?, router, files, pgbouncer })
     }
 }
 

@@ -49,8 +49,7 @@ impl FileConfig {
         let mut files: Vec<Self> = Vec::new();
         for (number, item) in items.iter().enumerate() {
             let section = Section::at(item, &format!("files[{number}]"));
-            known(&section, KEYS, findings);
-            let Some(file) = Self::read(&section, item, findings) else { continue };
+            let Some(file) = Self::read(&section, item, KEYS, None, findings) else { continue };
             if files.iter().any(|other| other.path == file.path) {
                 let message = format!("{}: {} is in the list twice", section.path(), file.path.display());
                 findings.error(&section.path_of("path"), &item.place, message, "remove one of them");
@@ -60,7 +59,15 @@ impl FileConfig {
         files
     }
 
-    fn read(section: &Section<'_>, node: &Node, findings: &mut Findings) -> Option<Self> {
+    /// Reads one with these keys; `otherwise`: the template of one that names none.
+    pub(crate) fn read(
+        section: &Section<'_>,
+        node: &Node,
+        keys: &[&str],
+        otherwise: Option<&str>,
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        known(section, keys, findings);
         let needed = |key: &str, example: &str, findings: &mut Findings| {
             let text = section.text(key, findings);
             if text.is_none() {
@@ -75,7 +82,10 @@ impl FileConfig {
             text
         };
         let path = needed("path", "path: /etc/haproxy/pgbaton.cfg", findings);
-        let template = needed("template", "template: haproxy", findings);
+        let template = match (section.get("template"), otherwise) {
+            (None, Some(otherwise)) => Some(otherwise.to_owned()),
+            _ => needed("template", "template: haproxy", findings),
+        };
         let path = absolute(section, "path", &path?, findings)?;
         Some(Self {
             path,

@@ -44,6 +44,7 @@ const LOCAL: &[(&str, Support)] = &[
     ("log.deduplicate_heartbeat_logs", Without(NO_MEANING)),
     // Read by whoever runs a router, or has files made, with this file.
     ("router", Open),
+    ("pgbouncer", Open),
     ("files", Open),
     ("restapi", Read),
     ("restapi.listen", Read),
@@ -51,6 +52,8 @@ const LOCAL: &[(&str, Support)] = &[
     ("restapi.authentication", Read),
     ("restapi.authentication.username", Read),
     ("restapi.authentication.password", Read),
+    // Ours.
+    ("restapi.agent_check", Read),
     ("restapi.certfile", Read),
     ("restapi.keyfile", Without("the REST API speaks plain HTTP")),
     ("restapi.keyfile_password", Without("the REST API speaks plain HTTP")),

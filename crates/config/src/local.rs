@@ -64,6 +64,8 @@ pub struct RestApi {
     pub connect_address: HostPort,
     /// What unsafe requests must present.
     pub authentication: Option<Credentials>,
+    /// Where HAProxy's agent checks are answered; none: nowhere.
+    pub agent_check: Option<Listen>,
 }
 
 impl RestApi {
@@ -268,7 +270,8 @@ impl RestApi {
         let authentication = credentials(section, findings);
         let listen = listen?;
         let connect_address = connect_address(section, &listen, RESTAPI_PORT, findings)?;
-        Some(Self { listen, connect_address, authentication })
+        let agent_check = section.listen("agent_check", None, findings);
+        Some(Self { listen, connect_address, authentication, agent_check })
     }
 }
 

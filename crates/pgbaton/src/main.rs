@@ -26,7 +26,9 @@ use crate::cli::{Command, Failure, Out, PgbatonArguments};
 
 fn main() -> ExitCode {
     // The demo's and the tests' stand-in for a host is this program, too.
-    if let Some(code) = roles::run_if_asked().or_else(pgbaton_testkit::host::run_if_asked) {
+    if let Some(code) =
+        roles::run_if_asked().or_else(roles::watch_pauses_if_asked).or_else(pgbaton_testkit::host::run_if_asked)
+    {
         return code;
     }
     let arguments = match PgbatonArguments::try_parse() {

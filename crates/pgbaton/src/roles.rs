@@ -32,6 +32,23 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     })
 }
 
+/// Is the process that ends pauses of PgBouncer, if the command line is its.
+pub(crate) fn watch_pauses_if_asked() -> Option<ExitCode> {
+    if std::env::args_os().nth(1)? != *pgbaton_pooler::WATCHER {
+        return None;
+    }
+    pgbaton_agent::logging::start(pgbaton_config::LogLevel::Info);
+    let watched = pgbaton_pooler::watch_stdin();
+    pgbaton_agent::logging::finish();
+    Some(match watched {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::complain(&Failure::because("nobody ends pauses", error).message().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    })
+}
+
 /// Checks the configuration, so that a mistake is shown at once and by this process, then becomes the guard. Returns only
 /// on failure.
 pub(crate) fn become_guard(config: Option<&Path>) -> Failure {

@@ -3,6 +3,8 @@
 pub enum BuiltIn {
     /// HAProxy: a port for the primary and one for the standbys, by the members' health endpoints.
     HaProxy,
+    /// nginx: a port for the primary and one for the standbys, below `stream`.
+    Nginx,
     /// PgBouncer: databases for the primary and the standbys, to be included.
     PgBouncer,
     /// `pg_service.conf`: services for the primary and the standbys.
@@ -19,13 +21,22 @@ pub enum BuiltIn {
 
 impl BuiltIn {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::HaProxy, Self::PgBouncer, Self::PgService, Self::Ssh, Self::Barman, Self::Keepalived, Self::Environment];
+    pub const ALL: [Self; 8] = [
+        Self::HaProxy,
+        Self::Nginx,
+        Self::PgBouncer,
+        Self::PgService,
+        Self::Ssh,
+        Self::Barman,
+        Self::Keepalived,
+        Self::Environment,
+    ];
 
     /// What it is called in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::HaProxy => "haproxy",
+            Self::Nginx => "nginx",
             Self::PgBouncer => "pgbouncer",
             Self::PgService => "pg_service",
             Self::Ssh => "ssh",
@@ -44,6 +55,7 @@ impl BuiltIn {
     pub fn text(self) -> &'static str {
         match self {
             Self::HaProxy => include_str!("../templates/haproxy.cfg"),
+            Self::Nginx => include_str!("../templates/nginx.conf"),
             Self::PgBouncer => include_str!("../templates/pgbouncer.ini"),
             Self::PgService => include_str!("../templates/pg_service.conf"),
             Self::Ssh => include_str!("../templates/ssh_config"),

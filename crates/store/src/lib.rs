@@ -21,6 +21,7 @@ mod lease_times;
 mod machine;
 mod memory;
 mod reading;
+mod session;
 mod store;
 mod watch;
 
@@ -35,5 +36,6 @@ pub use lease_times::{LeaseTimes, RenewalBarrier};
 pub use machine::{Applied, Event, EventKind, KeyValue, LeaseId, Machine, limits};
 pub use memory::{ManualClock, MemoryStore, Outage};
 pub use reading::{Pair, RangeAnswer, RangeQuery, SortOrder, SortTarget};
+pub use session::Session;
 pub use store::{BoxFuture, Health, Lease, Renewal, Snapshot, Store, Voter};
 pub use watch::{Watch, WatchItem, WatchSender};

@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgbaton_api::layout::MemberRecord;
+use pgbaton_api::layout::{MemberRecord, POOLERS, PoolerRecord};
 use pgbaton_api::{Eligibility, Explain, ExplainedGuard, ExplainedLease, ExplainedStep, Guarantee, StepOutcome};
 use pgbaton_core::{Finding, Verdict};
 use pgbaton_types::Lsn;
@@ -22,6 +23,9 @@ struct Shown {
     /// Why a handover was called off or refused last; absent after one that went through.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_handover: Option<String>,
+    /// The poolers that live and follow this cluster, with what they have said last.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    poolers: BTreeMap<String, PoolerRecord>,
     /// How this member's node of the store is; absent when it does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<StoreNode>,
@@ -80,7 +84,9 @@ pub(super) async fn explain(shared: &Shared) -> Answer {
         would_lead: would_lead(now),
         caveats: caveats(now),
     };
-    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), store })
+    let poolers = now.keys.iter().filter_map(|(key, pair)| Some((key.strip_prefix(POOLERS)?.to_owned(), pair)));
+    let poolers = poolers.map(|(name, pair)| (name, serde_json::from_slice(&pair.value).unwrap_or_default())).collect();
+    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), poolers, store })
 }
 
 fn guarantee(text: &str) -> Guarantee {

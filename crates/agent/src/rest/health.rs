@@ -30,7 +30,7 @@ pub(super) fn liveness(now: &Snapshot) -> Answer {
     Answer::bare(liveness_code(now.settings.paused, now.role == Role::Primary, overdue, millis(now.settings.ttl)))
 }
 
-fn input<'a>(path: &'a str, query: &'a str, now: &'a Snapshot) -> HealthInput<'a> {
+pub(super) fn input<'a>(path: &'a str, query: &'a str, now: &'a Snapshot) -> HealthInput<'a> {
     let time = clock::now();
     let store = &now.observation.store;
     let (replayed, sender_position) = match now.sample.as_ref().map(|sample| &sample.role) {

@@ -4,6 +4,7 @@
 //! anything about the cluster and can never delay the loop: it runs on another runtime, and its channel to the loop is bounded.
 //! Whoever waits here waits for a snapshot, never by sleeping.
 
+pub(crate) mod agent_check;
 mod answer;
 mod auth;
 mod body;

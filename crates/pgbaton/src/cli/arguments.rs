@@ -58,7 +58,7 @@ pub(crate) enum Command {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the section router
         config: Option<PathBuf>,
     },
-    /// Make the clients of this host follow the cluster: all sections router and files of the configuration in one process. A
+    /// Make the clients of this host follow the cluster: all sections router, files and pgbouncer of the configuration in one process. A
     /// member's agent starts one by itself
     Clients {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the sections
@@ -153,7 +153,7 @@ pub(crate) struct RunIfPrimary {
 /// `render`.
 #[derive(Debug, Args)]
 pub(crate) struct Render {
-    /// Print this template instead of making files: haproxy, pgbouncer, pg_service, ssh, barman, keepalived, environment, or a path
+    /// Print this template instead of making files: haproxy, nginx, pgbouncer, pg_service, ssh, barman, keepalived, environment, or a path
     #[arg(long, conflicts_with = "watch")]
     pub(crate) template: Option<String>,
     /// Give the template a variable below `vars`

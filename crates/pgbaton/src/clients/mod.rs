@@ -7,6 +7,7 @@
 mod files;
 pub(crate) mod follow;
 mod metrics;
+mod pgbouncer;
 mod router;
 
 use std::collections::BTreeMap;
@@ -72,7 +73,9 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
         running.spawn(router::run(parts.clone()));
     }
     let made = made(&file.files)?;
-    running.spawn(files::run(made, parts));
+    running.spawn(files::run(made, parts.clone()));
+    let led = pgbouncer::led(&file.pgbouncer)?;
+    running.spawn(pgbouncer::run(led, cluster.clone(), parts));
     let following = tokio::spawn(follow::follow(cluster, views));
     loop {
         match signals.next().await {

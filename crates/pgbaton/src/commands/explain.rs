@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+
+use pgbaton_api::layout::PoolerRecord;
 use pgbaton_api::{Explain, Guarantee, StepOutcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +14,8 @@ struct Shown {
     #[serde(flatten)]
     explain: Explain,
     last_handover: Option<String>,
+    #[serde(default)]
+    poolers: BTreeMap<String, PoolerRecord>,
 }
 
 /// `explain`.
@@ -77,6 +82,13 @@ fn text(shown: &Shown) -> String {
     if let Some(reason) = &shown.last_handover {
         line(format!("last handover: {reason}"));
     }
+    for (name, pooler) in &shown.poolers {
+        line(match (&pooler.why, pooler.holds) {
+            (Some(why), _) => format!("pooler {name}: could not hold its clients when it was asked last: {why}"),
+            (None, true) => format!("pooler {name}: follows; it held its clients when it was asked last"),
+            (None, false) => format!("pooler {name}: follows"),
+        });
+    }
     line("decision:".to_owned());
     for step in &explain.report {
         let (mark, word) = match step.outcome {
@@ -130,7 +142,8 @@ mod tests {
             "would_lead": [{"member": "b", "eligible": true, "reasons": [], "loss_bytes": 0},
                            {"member": "c", "eligible": false, "reasons": ["it has the tag nofailover"], "loss_bytes": null}],
             "caveats": ["the guard lacks a right: real-time scheduling"],
-            "last_handover": "b does not stream"
+            "last_handover": "b does not stream",
+            "poolers": {"app": {"answered": 5, "holds": false, "why": "it is busy"}, "web": {"holds": false}}
         }))
         .unwrap();
         expect![[r"
@@ -140,6 +153,8 @@ mod tests {
               guarantee: lease
               caveat: the guard lacks a right: real-time scheduling
               last handover: b does not stream
+              pooler app: could not hold its clients when it was asked last: it is busy
+              pooler web: follows
               decision:
                 * leader      taken: it holds the lease
                 ! switchover  blocked: b does not stream

@@ -5,6 +5,7 @@
 #[path = "../cluster/common.rs"]
 #[expect(dead_code, reason = "shared with tests that need more of it")]
 mod common;
+mod pgbouncer;
 
 use common::*;
 use pgbaton_testkit::cluster::{Part, SUPERUSER, SUPERUSER_PASSWORD, StoreKind};

@@ -107,6 +107,160 @@ fn files_follow_a_switchover_and_commands_are_run() {
 }
 
 #[test]
+fn nginx_leads_to_the_primary_that_its_file_names() {
+    let cluster = healthy();
+    let first = cluster.wait_primary(LIMIT).unwrap();
+    let ports = PortLease::hold_many(2).unwrap();
+    let [rw, ro] = [0, 1].map(|port: usize| ports[port].port());
+    let user = OsUser::for_servers().unwrap();
+    let directory = TempDir::new("render", &user).unwrap();
+    let dir = directory.path().display().to_string();
+    let main = format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+pid {dir}/nginx.pid;
+error_log {dir}/error.log notice;
+daemon off;
+worker_processes 1;
+events {{}}
+stream {{ include {dir}/stream.conf; }}
+"
+    );
+    let main = directory.file("nginx.conf", &main, &user).unwrap().display().to_string();
+    let command = format!("/usr/sbin/nginx -q -c {main} -p {dir}");
+    let files = format!(
+        "  - path: {dir}/stream.conf
+    template: nginx
+    vars: {{bind_rw: '127.0.0.1:{rw}', bind_ro: '127.0.0.1:{ro}'}}
+    command: [sh, -c, 'test ! -e {dir}/nginx.pid || ({command} -t && {command} -s reload)']
+"
+    );
+    configure(&cluster, &directory, &files);
+    let made = render(&directory, &[]);
+    assert!(made.status.success(), "{made:?}");
+    let launch = Launch::new("/usr/sbin/nginx", directory.path().join("log")).args(["-c", &main, "-p", &dir]);
+    let nginx = Process::start(&launch.user(&user)).unwrap();
+    let led_to = |port: u16, wanted: &dyn Fn(u16) -> bool| {
+        wait::until("a session on the right server", LIMIT, || {
+            let failed = |error: postgres_client::Error| format!("{error}: {}", nginx.output());
+            let mut client = session(port).map_err(failed)?;
+            let server: i32 = client.query_one("SELECT inet_server_port()", &[]).map_err(failed)?.get(0);
+            if wanted(u16::try_from(server).unwrap()) { Ok(()) } else { Err(format!("port {server}")) }
+        })
+        .unwrap();
+    };
+    led_to(rw, &|port| port == cluster.postgres_port(first));
+    led_to(ro, &|port| port != cluster.postgres_port(first));
+    let answer = cluster.switchover(first, first, None).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let second = cluster.wait_primary(LIMIT).unwrap();
+    let made = render(&directory, &[]);
+    assert!(made.status.success(), "{made:?}");
+    led_to(rw, &|port| port == cluster.postgres_port(second));
+}
+
+#[test]
+fn barman_finds_the_primary_in_its_file() {
+    let cluster = healthy();
+    let user = OsUser::for_servers().unwrap();
+    let directory = TempDir::new("barman", &user).unwrap();
+    let dir = directory.path().display().to_string();
+    let servers = directory.subdir("servers", &user).unwrap().display().to_string();
+    let home = directory.subdir("home", &user).unwrap().display().to_string();
+    let name = if rustix::process::getuid().is_root() { "postgres".to_owned() } else { std::env::var("USER").unwrap() };
+    let main = format!(
+        "[barman]\nbarman_user = {name}\nbarman_home = {home}\nbarman_lock_directory = {home}\nconfiguration_files_directory = {servers}\nlog_file = {dir}/barman.log\n"
+    );
+    let main = directory.file("barman.conf", &main, &user).unwrap().display().to_string();
+    let files = format!(
+        "  - {{path: {servers}/test.conf, template: barman, vars: {{name: test, user: {SUPERUSER}, streaming_user: {SUPERUSER}}}}}\n"
+    );
+    configure(&cluster, &directory, &files);
+    let barman = |command: &str| {
+        let log = directory.path().join(command);
+        let launch = Launch::new("/usr/bin/barman", log).args(["-c", &main, command, "test"]);
+        let mut barman = Process::start(&launch.env("PGPASSWORD", SUPERUSER_PASSWORD).user(&user)).unwrap();
+        barman.wait(LIMIT).unwrap();
+        barman.output()
+    };
+    let mut primary = cluster.wait_primary(LIMIT).unwrap();
+    for _ in 0..2 {
+        let made = render(&directory, &[]);
+        assert!(made.status.success(), "{made:?}");
+        let shown = barman("show-servers");
+        let wanted = format!("conninfo: host=127.0.0.1 port={} ", cluster.postgres_port(primary));
+        assert!(shown.contains(&wanted), "{shown}");
+        let checked = barman("check");
+        assert!(checked.contains("PostgreSQL: OK") && checked.contains("PostgreSQL streaming: OK"), "{checked}");
+        let answer = cluster.switchover(primary, primary, None).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        primary = cluster.wait_primary(LIMIT).unwrap();
+    }
+}
+
+#[test]
+fn haproxy_takes_weights_and_draining_from_the_agent_check() {
+    let ports = PortLease::hold_many(2).unwrap();
+    let [agent, ro] = [0, 1].map(|port: usize| ports[port].port());
+    let mut cluster = prepared(options());
+    cluster.start_all().unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    let standby = (primary + 1) % 3;
+    let path = cluster.config(standby);
+    let before = std::fs::read_to_string(&path).unwrap();
+    let with = |tags: &str| {
+        let text = before.replacen("restapi:\n", &format!("restapi:\n  agent_check: 127.0.0.1:{agent}\n"), 1);
+        std::fs::write(&path, format!("{text}\ntags:\n{tags}")).unwrap();
+    };
+    with("  router_weight: 50\n");
+    cluster.stop_member(standby, LIMIT).unwrap();
+    cluster.start(standby).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+
+    let directory = configured(
+        &cluster,
+        &format!(
+            "  - {{path: DIR/haproxy, template: haproxy, vars: {{agent_port: {agent}, bind_ro: '127.0.0.1:{ro}'}}, check: [/usr/sbin/haproxy, -c, -f, '{{file}}']}}\n"
+        ),
+    );
+    let made = render(&directory, &[]);
+    assert!(made.status.success(), "{made:?}");
+    // All members are on one host here: only one of them can have the port that the template gives to all.
+    let text = read(&directory, "haproxy");
+    let socket = directory.path().join("stats").display().to_string();
+    let kept: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("bind *:5000"))
+        .filter(|line| !line.contains("server ") || line.contains(&format!("server {} ", cluster.name(standby))))
+        .collect();
+    let kept = kept.join("\n");
+    let readers = kept.find("listen test-standbys").unwrap();
+    let text = format!("global\n    stats socket {socket} level admin\n{}\n", &kept[readers..]);
+    let user = OsUser::for_servers().unwrap();
+    let config = directory.file("one.cfg", &text, &user).unwrap().display().to_string();
+    let launch = Launch::new("/usr/sbin/haproxy", directory.path().join("log")).args(["-db", "-f", &config]);
+    let haproxy = Process::start(&launch.user(&user)).unwrap();
+    let shows = |wanted: &dyn Fn(&[&str]) -> bool| {
+        wait::until("HAProxy to show it", LIMIT, || {
+            let mut stats = std::os::unix::net::UnixStream::connect(&socket).map_err(|error| error.to_string())?;
+            std::io::Write::write_all(&mut stats, b"show stat\n").unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut stats, &mut text).unwrap();
+            let row = text.lines().find(|line| line.contains(&format!(",{},", cluster.name(standby))));
+            let row: Vec<&str> = row.ok_or_else(|| format!("{text}{}", haproxy.output()))?.split(',').collect();
+            if wanted(&row) { Ok(()) } else { Err(row.join(",")) }
+        })
+        .unwrap();
+    };
+    // Columns of `show stat`: 17 is the state, 18 the weight.
+    shows(&|row| row[17] == "UP" && row[18] == "50");
+    with("  noloadbalance: true\n");
+    let answer = cluster.rest(standby, "POST", "/reload", "", LIMIT).unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+    shows(&|row| row[17].starts_with("DRAIN") || row[17].starts_with("DOWN"));
+}
+
+#[test]
 fn haproxy_leads_to_the_primary_and_cuts_sessions_to_a_demoted_one() {
     let cluster = healthy();
     let first = cluster.wait_primary(LIMIT).unwrap();

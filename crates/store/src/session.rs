@@ -1,20 +1,19 @@
-//! The session of this member in the store: the lease that its own key hangs on.
+//! A key that says that somebody is there: it hangs on a lease of its own, which its owner keeps alive.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use pgbaton_store::{LeaseId, Op, Renewal, Store, StoreError, Txn};
-use pgbaton_types::{BootTime, MemberName, Revision};
+use pgbaton_types::{BootTime, Revision};
 
-use crate::clock;
+use crate::{LeaseId, Op, OpResponse, Renewal, Store, StoreError, Txn};
 
 /// A session is renewed after this share of its ttl: three renewals may fail before it ends. Nothing is decided by it, so that more of them
 /// would only cost each voter's time.
 const RENEWALS_PER_TTL: u32 = 4;
 
-/// The session; none before the member's record was first published.
+/// A key with its lease; there is none before it was first published.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     key: String,
     state: Mutex<Option<Open>>,
 }
@@ -29,26 +28,28 @@ struct Open {
 }
 
 impl Session {
-    pub(crate) fn new(prefix: &str, me: &MemberName) -> Self {
-        Self { key: format!("{prefix}{}{me}", crate::keys::MEMBERS), state: Mutex::new(None) }
+    /// One for this key; nothing is asked yet.
+    pub fn new(key: String) -> Self {
+        Self { key, state: Mutex::new(None) }
     }
 
     /// The lease, while there is one.
-    pub(crate) fn lease(&self) -> Option<LeaseId> {
+    pub fn lease(&self) -> Option<LeaseId> {
         self.locked().as_ref().map(|open| open.lease)
     }
 
-    /// Keeps the session alive and the record as it should be. A session that was lost is begun anew.
-    pub(crate) async fn publish(
+    /// Keeps the session alive and the value of the key as it should be; to be called several times per `ttl`. A session that was lost is begun
+    /// anew. `now` is the time before this call.
+    pub async fn publish(
         &self,
         store: &dyn Store,
         value: &[u8],
         ttl: Duration,
         deadline: Duration,
+        now: BootTime,
     ) -> Result<(), StoreError> {
         let open = self.locked().clone();
-        let Some(open) = open else { return self.begin(store, value, ttl, deadline).await };
-        let now = clock::now();
+        let Some(open) = open else { return self.begin(store, value, ttl, deadline, now).await };
         if open.value == value && now.since(open.renewed) < ttl / RENEWALS_PER_TTL {
             return Ok(());
         }
@@ -56,7 +57,7 @@ impl Session {
         if let Err(error) = store.keep_session(renewal, deadline).await {
             if error.refusal().is_some() {
                 *self.locked() = None;
-                return self.begin(store, value, ttl, deadline).await;
+                return self.begin(store, value, ttl, deadline, now).await;
             }
             return Err(error);
         }
@@ -68,20 +69,32 @@ impl Session {
         Ok(())
     }
 
+    /// Ends the session, and with it the key.
+    ///
+    /// # Errors
+    /// The store's; the session ends by itself later.
+    pub async fn end(&self, store: &dyn Store, deadline: Duration) -> Result<(), StoreError> {
+        let open = self.locked().take();
+        match open {
+            Some(open) => store.lease_revoke(open.lease, deadline).await,
+            None => Ok(()),
+        }
+    }
+
     async fn begin(
         &self,
         store: &dyn Store,
         value: &[u8],
         ttl: Duration,
         deadline: Duration,
+        renewed: BootTime,
     ) -> Result<(), StoreError> {
-        let renewed = clock::now();
         let lease = store.lease_grant(ttl, deadline).await?.id;
-        // A record that an earlier life of this agent left keeps its creation: the read tells which.
+        // A key that an earlier life of its owner left keeps its creation: the read tells which.
         let put = vec![Op::put_leased(&self.key, value, lease), Op::get(&self.key)];
         let result = store.txn(Txn::of(put), deadline).await?;
         let created = result.responses.into_iter().find_map(|response| match response {
-            pgbaton_store::OpResponse::Got(pair) => pair.map(|pair| pair.create_revision),
+            OpResponse::Got(pair) => pair.map(|pair| pair.create_revision),
             _ => None,
         });
         let created = created.unwrap_or(result.revision);
