@@ -231,7 +231,9 @@ fn haproxy_takes_weights_and_draining_from_the_agent_check() {
     let kept: Vec<&str> = text
         .lines()
         .filter(|line| !line.contains("bind *:5000"))
-        .filter(|line| !line.contains("server ") || line.contains(&format!("server {} ", cluster.name(standby))))
+        .filter(|line| {
+            !line.trim_start().starts_with("server ") || line.contains(&format!("server {} ", cluster.name(standby)))
+        })
         .collect();
     let kept = kept.join("\n");
     let readers = kept.find("listen test-standbys").unwrap();
