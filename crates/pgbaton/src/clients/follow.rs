@@ -146,6 +146,6 @@ impl Keys {
             created: pair.create_revision.0,
             modified: pair.mod_revision.0,
         });
-        View { baton: Baton::of(scope, keys), as_of: Some(self.as_of) }
+        View { baton: Baton::of(scope, keys), as_of: Some(self.as_of), revision: self.revision }
     }
 }
