@@ -138,7 +138,10 @@ impl Target {
         }
         if let Some(command) = &self.command {
             let path = self.path.display().to_string();
-            command.with_file(&path).run(&[]).map_err(|source| FileError::NotTold { path: self.path.clone(), source })?;
+            command
+                .with_file(&path)
+                .run(&[])
+                .map_err(|source| FileError::NotTold { path: self.path.clone(), source })?;
             self.keep(None, &state(false))?;
         }
         Ok(if present { Outcome::Told } else { Outcome::Written })

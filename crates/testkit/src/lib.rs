@@ -31,6 +31,7 @@ pub mod user;
 pub mod voters;
 pub mod wait;
 pub mod writer;
+pub mod zookeeper;
 
 pub use cluster::Cluster;
 pub use dirs::TempDir;
@@ -45,3 +46,4 @@ pub use slow_disk::SlowDisk;
 pub use user::OsUser;
 pub use voters::Voters;
 pub use writer::Writer;
+pub use zookeeper::ZooKeeper;
