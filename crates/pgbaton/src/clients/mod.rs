@@ -7,6 +7,7 @@
 mod files;
 pub(crate) mod follow;
 mod metrics;
+mod publish;
 mod router;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use follow::Cluster;
 use router::Serving;
 
 pub(crate) use files::{Made, apply, made, template, word};
+pub(crate) use publish::settings as published;
 
 /// How long the store may take to answer, and how old a view may be, unless the router says otherwise.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
@@ -72,7 +74,8 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
         running.spawn(router::run(parts.clone()));
     }
     let made = made(&file.files)?;
-    running.spawn(files::run(made, parts));
+    running.spawn(files::run(made, parts.clone()));
+    running.spawn(publish::run(parts));
     let following = tokio::spawn(follow::follow(cluster, views));
     loop {
         match signals.next().await {
