@@ -24,6 +24,8 @@ enum What {
     Store,
     /// The router, beside HAProxy
     Router,
+    /// How long a switchover takes to be published
+    Publish,
 }
 
 /// `cargo xtask bench ...`: replaces this process by the bench, so that Ctrl-C reaches it and nothing else.
@@ -46,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         None => {
             run::run(&mut bench(What::Store, &[]))?;
             run::run(&mut bench(What::Router, &[]))?;
+            run::run(&mut bench(What::Publish, &[]))?;
             What::Clusters
         }
     };
@@ -60,6 +63,7 @@ fn bench(what: What, arguments: &[String]) -> Command {
         What::Clusters => ("pgbaton-bench", "bench"),
         What::Store => ("pgbaton-store-bench", "bench-store"),
         What::Router => ("pgbaton-router-bench", "bench-router"),
+        What::Publish => ("pgbaton-publish-bench", "bench-publish"),
     };
     let mut bench = Command::new(release.join(program));
     bench.arg("--work-dir").arg(run::target_dir().join(directory)).arg("--pgbaton").arg(release.join("pgbaton"));

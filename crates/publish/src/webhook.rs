@@ -32,8 +32,8 @@ const HEADER_SIGNATURE: &str = "x-pgbaton-signature";
 /// An HTTP server that events are posted to.
 #[derive(Clone)]
 pub struct WebhookSettings {
-    /// Where: `http` or `https`.
-    pub url: Uri,
+    /// Where: a URL with `http` or `https`. What follows its host may be secret, and is in no message.
+    pub url: String,
     /// What requests are signed with.
     pub secret: Option<Secret>,
     /// The authorities that may have signed the server's certificate, in a PEM file; none: those that the system trusts.
@@ -52,6 +52,9 @@ pub enum Secret {
 /// Why a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
+    /// The URL is none.
+    #[error("the URL cannot be used")]
+    Url(#[source] hyper::http::uri::InvalidUri),
     /// The secret cannot be read.
     #[error("cannot read the secret in {}", .path.display())]
     Secret {
@@ -111,10 +114,12 @@ pub(crate) struct Webhook {
 impl Webhook {
     pub(crate) fn new(settings: &WebhookSettings) -> Result<Self, WebhookError> {
         let key = settings.secret.as_ref().map(key).transpose()?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(settings)?).https_or_http().enable_http1();
+        let url: Uri = settings.url.parse().map_err(WebhookError::Url)?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls(settings, &url)?).https_or_http().enable_http1();
         // Events are rare: a connection that was kept would be found dead when it is needed.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.build());
-        Ok(Self { client, url: settings.url.clone(), key })
+        Ok(Self { client, url, key })
     }
 
     /// Posts an event once. `now` is the time in seconds since 1970. Any answer between 200 and 299 means that it was taken.
@@ -167,7 +172,7 @@ fn signature(key: &hmac::Key, now: i64, body: &[u8]) -> String {
     tag.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-fn tls(settings: &WebhookSettings) -> Result<ClientConfig, WebhookError> {
+fn tls(settings: &WebhookSettings, url: &Uri) -> Result<ClientConfig, WebhookError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut trusted = RootCertStore::empty();
     if let Some(path) = &settings.authority {
@@ -175,7 +180,7 @@ fn tls(settings: &WebhookSettings) -> Result<ClientConfig, WebhookError> {
         for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
             trusted.add(certificate.map_err(failed)?).map_err(WebhookError::Tls)?;
         }
-    } else if settings.url.scheme_str() == Some("https") {
+    } else if url.scheme_str() == Some("https") {
         let found = rustls_native_certs::load_native_certs();
         // Those that cannot be used are some of many; without any, nothing can be trusted.
         let (usable, _) = trusted.add_parsable_certificates(found.certs);

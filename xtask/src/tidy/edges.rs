@@ -23,7 +23,15 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ("pgbaton", &EVERYTHING),
     (
         "pgbaton-testkit",
-        &["pgbaton-api", "pgbaton-types", "pgbaton-sys", "pgbaton-postgres", "pgbaton-config", "pgbaton-etcd-proto"],
+        &[
+            "pgbaton-api",
+            "pgbaton-types",
+            "pgbaton-sys",
+            "pgbaton-postgres",
+            "pgbaton-config",
+            "pgbaton-etcd-proto",
+            "pgbaton-zookeeper",
+        ],
     ),
     ("pgbaton-sim", &["pgbaton-core", "pgbaton-core-bugs", "pgbaton-store", "pgbaton-types"]),
     // The core's sources with known bugs as switches: for the simulator, and for nobody who ships.

@@ -51,14 +51,7 @@ pub(crate) fn settings(file: &ClientsFile) -> Settings {
     for config in &file.publish {
         match config {
             PublishConfig::Webhook { url, secret, authority, delivery } => {
-                settings.couriers.extend(webhook(
-                    file,
-                    &publisher,
-                    url,
-                    secret.as_ref(),
-                    authority.as_deref(),
-                    delivery,
-                ));
+                settings.couriers.push(webhook(file, &publisher, url, secret.as_ref(), authority.as_deref(), delivery));
             }
             PublishConfig::ZooKeeper { .. } | PublishConfig::Etcd { .. } => {
                 settings.targets.extend(target(config, &publisher));
@@ -105,22 +98,20 @@ fn webhook(
     secret: Option<&WebhookSecret>,
     authority: Option<&Path>,
     delivery: &DeliveryConfig,
-) -> Option<CourierSettings> {
-    let url: axum::http::Uri = match url.parse() {
-        Ok(url) => url,
-        Err(error) => {
-            // Not the URL: what follows its host may be what lets one in.
-            tracing::error!(%error, "the URL of a webhook cannot be used");
-            return None;
-        }
-    };
+) -> CourierSettings {
     let secret = secret.map(|secret| match secret {
         WebhookSecret::Text(text) => Secret::Text(text.reveal().to_owned()),
         WebhookSecret::File(path) => Secret::File(path.clone()),
     });
-    let title = format!("webhook {}", url.authority().map(ToString::to_string).unwrap_or_default());
-    let consumer = ConsumerSettings::Webhook(WebhookSettings { url, secret, authority: authority.map(Path::to_owned) });
-    Some(courier(file, publisher, title, delivery, consumer))
+    // Not the rest of the URL: what follows its host may be what lets one in.
+    let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+    let title = format!("webhook {host}");
+    let consumer = ConsumerSettings::Webhook(WebhookSettings {
+        url: url.to_owned(),
+        secret,
+        authority: authority.map(Path::to_owned),
+    });
+    courier(file, publisher, title, delivery, consumer)
 }
 
 fn courier(

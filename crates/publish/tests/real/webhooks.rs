@@ -15,7 +15,7 @@ use crate::{LIMIT, Running, courier, view};
 
 fn webhook(hook: &Hook, scheme: &str, authority: Option<PathBuf>) -> ConsumerSettings {
     ConsumerSettings::Webhook(WebhookSettings {
-        url: format!("{scheme}://localhost:{}/there?x=1", hook.address.port()).parse().unwrap(),
+        url: format!("{scheme}://localhost:{}/there?x=1", hook.address.port()),
         secret: Some(Secret::Text("s3cret".to_owned())),
         authority,
     })
@@ -179,7 +179,7 @@ async fn what_does_not_work_is_said_with_where() {
     );
     let mut nobody = posts("nobody");
     nobody.consumer = ConsumerSettings::Webhook(WebhookSettings {
-        url: format!("http://127.0.0.1:{port}/").parse().unwrap(),
+        url: format!("http://127.0.0.1:{port}/"),
         secret: None,
         authority: None,
     });
@@ -188,10 +188,15 @@ async fn what_does_not_work_is_said_with_where() {
         text.starts_with("event 1 (primary_register): no answer: ") && text.contains("Connection refused"),
         "{text}"
     );
+    let mut odd = posts("odd");
+    let url = "http://127.0.0.1:99999/t0psecret".to_owned();
+    odd.consumer = ConsumerSettings::Webhook(WebhookSettings { url, secret: None, authority: None });
+    let text = said(odd).await;
+    assert!(text.starts_with("the URL cannot be used: ") && !text.contains("t0psecret"), "{text}");
     let mut secret = posts("secret");
     let path = directory.path().join("no-secret");
     secret.consumer = ConsumerSettings::Webhook(WebhookSettings {
-        url: "http://127.0.0.1/".parse().unwrap(),
+        url: "http://127.0.0.1/".to_owned(),
         secret: Some(Secret::File(path.clone())),
         authority: None,
     });
