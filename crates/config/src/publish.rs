@@ -7,7 +7,7 @@ use crate::document::{Kind, Node};
 use crate::etcd::EtcdConfig;
 use crate::local::absolute;
 use crate::section::{Section, known};
-use crate::values::{HostPort, Secret};
+use crate::values::{HostPort, Secret, parse_host_port};
 
 /// Keys of a record in `ZooKeeper`.
 const ZOOKEEPER_KEYS: &[&str] = &["hosts", "path", "username", "password", "name", "session", "within"];
@@ -376,8 +376,10 @@ fn webhook(section: &Section<'_>, number: usize, findings: &mut Findings) -> Opt
 
 fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?']).next());
-    host.is_some_and(|host| !host.is_empty() && !host.contains('@')) && url.bytes().all(|byte| byte.is_ascii_graphic())
+    let host = rest.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+    // Any port will do here where there is none.
+    let address = parse_host_port(host, Some(1)).filter(|address| !address.is_wildcard());
+    address.is_some() && !host.contains('@') && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A list of names, or a text with commas between them as repmgr's `event_notifications`.
@@ -463,7 +465,10 @@ mod tests {
             ("http://a", true),
             ("https://a:1/b?c", true),
             ("ftp://a", false),
+            ("http://[::1]:8080/x", true),
             ("http://", false),
+            ("http://*:1/", false),
+            ("http://a:99999/", false),
             ("http://me:x@a/", false),
             ("http://a/b c", false),
         ] {

@@ -189,7 +189,7 @@ async fn what_does_not_work_is_said_with_where() {
         "{text}"
     );
     let mut odd = posts("odd");
-    let url = "http://127.0.0.1:99999/t0psecret".to_owned();
+    let url = "http://[::1/t0psecret".to_owned();
     odd.consumer = ConsumerSettings::Webhook(WebhookSettings { url, secret: None, authority: None });
     let text = said(odd).await;
     assert!(text.starts_with("the URL cannot be used: ") && !text.contains("t0psecret"), "{text}");
