@@ -26,6 +26,8 @@ enum What {
     Router,
     /// What clients notice of switchovers
     Clients,
+    /// How long a switchover takes to be published
+    Publish,
 }
 
 /// `cargo xtask bench ...`: replaces this process by the bench, so that Ctrl-C reaches it and nothing else.
@@ -49,6 +51,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             run::run(&mut bench(What::Store, &[]))?;
             run::run(&mut bench(What::Router, &[]))?;
             run::run(&mut bench(What::Clients, &[]))?;
+            run::run(&mut bench(What::Publish, &[]))?;
             What::Clusters
         }
     };
@@ -64,6 +67,7 @@ fn bench(what: What, arguments: &[String]) -> Command {
         What::Store => ("pgbaton-store-bench", "bench-store"),
         What::Router => ("pgbaton-router-bench", "bench-router"),
         What::Clients => ("pgbaton-clients-bench", "bench-clients"),
+        What::Publish => ("pgbaton-publish-bench", "bench-publish"),
     };
     let mut bench = Command::new(release.join(program));
     bench.arg("--work-dir").arg(run::target_dir().join(directory)).arg("--pgbaton").arg(release.join("pgbaton"));

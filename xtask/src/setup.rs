@@ -40,7 +40,7 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// `make demo`: PostgreSQL
     Demo,
-    /// `make test`: PostgreSQL, network namespaces, etcd, a name server, HAProxy, nginx, PgBouncer, Barman, ssh, and what installs Patroni
+    /// `make test`: PostgreSQL, network namespaces, etcd, `ZooKeeper`, a name server, HAProxy, nginx, PgBouncer, Barman, ssh, and what installs Patroni
     Test,
     /// `make bench`: the same
     Bench,
@@ -132,6 +132,8 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         need(Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").is_file(), "libnginx-mod-stream");
         need(run::has_program("barman"), "barman");
         need(run::has_program("ssh"), "openssh-client");
+        need(Path::new("/usr/share/java/zookeeper.jar").is_file(), "zookeeper");
+        need(run::has_program("java"), "default-jre-headless");
         need(Path::new("/usr/bin/python3").is_file(), "python3");
         need(Path::new("/usr/share/doc/python3-venv").is_dir(), "python3-venv");
     }

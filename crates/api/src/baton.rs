@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, TimelineId};
+use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, TimelineId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -37,6 +37,9 @@ pub struct Baton {
     /// A switchover is asked for and due: the primary is about to stop.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handing_over: bool,
+    /// The lease was handed over on purpose, and whoever got it does not take writes yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
     /// The holder asks poolers to hold their clients.
     #[serde(skip)]
     pub pausing: Option<PausingRecord>,
@@ -53,6 +56,8 @@ pub struct View {
     pub baton: Baton,
     /// When the newest read of the store that this contains was asked for; none: it has not answered yet.
     pub as_of: Option<BootTime>,
+    /// The revision of the store that it shows: of two views of one reign, the one with the higher revision is the newer one.
+    pub revision: Revision,
 }
 
 /// A server that clients may be sent to.
@@ -101,7 +106,7 @@ impl Baton {
         let base = text(EPOCH_BASE).and_then(|text| text.parse().ok()).unwrap_or(0);
         let leader: Option<MemberName> = text(LEADER).and_then(|name| name.parse().ok());
         let created = keys.get(LEADER).map(|key| key.created);
-        let epoch = leader.as_ref().and(created).map(|created| Epoch::of(base, pgbaton_types::Revision(created)));
+        let epoch = leader.as_ref().and(created).map(|created| Epoch::of(base, Revision(created)));
         let published = text(STATUS).map(|text| StatusRecord::read(&text).optime);
         let records = keys.range(MEMBERS..).map_while(|(name, key)| Some((name.strip_prefix(MEMBERS)?, key)));
         let servers = records.filter_map(|(name, key)| {
@@ -111,6 +116,7 @@ impl Baton {
         });
         let (primaries, standbys): (Vec<_>, Vec<_>) = servers.partition(|(_, primary)| *primary);
         let reigns = reigns(&keys);
+        let asked = text(FAILOVER).and_then(|text| FailoverRecord::read(&text));
         let writable = epoch.is_some() && reigns.is_none_or(|reign| Some(reign) == epoch);
         let holder = |(server, _): &(ServerAt, bool)| writable && leader.as_ref() == Some(&server.name);
         Self {
@@ -122,9 +128,8 @@ impl Baton {
                 .and_then(|name| text(&format!("{MEMBERS}{name}")))
                 .and_then(|text| MemberRecord::read(&text).pausing),
             leader,
-            handing_over: text(FAILOVER)
-                .and_then(|text| FailoverRecord::read(&text))
-                .is_some_and(|asked| asked.scheduled_at.is_none() && !asked.handed_over),
+            handing_over: asked.as_ref().is_some_and(|asked| asked.scheduled_at.is_none() && !asked.handed_over),
+            handed_over: asked.is_some_and(|asked| asked.handed_over),
             standbys: standbys.into_iter().map(|(server, _)| server).collect(),
         }
     }

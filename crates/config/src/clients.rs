@@ -1,13 +1,16 @@
+use pgbaton_types::MemberName;
+
 use crate::diagnostic::Findings;
 use crate::document::Node;
 use crate::files::FileConfig;
 use crate::local::{self, LogLevel};
 use crate::pgbouncer::PgbouncerConfig;
+use crate::publish::{EventsConfig, PublishConfig, check_outboxes, check_own};
 use crate::router::{ClientStore, RouterConfig};
 use crate::section::Section;
 
 /// The sections by which clients follow a cluster.
-const SECTIONS: [&str; 3] = ["router", "files", "pgbouncer"];
+const SECTIONS: [&str; 5] = ["router", "files", "pgbouncer", "publish", "events"];
 
 /// Which of the sections are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Wanted {
     Router,
     /// `files`, which may be empty.
     Files,
+    /// `publish` and `events`, at least one of them.
+    Publish,
     /// Only what says where the cluster is.
     Nothing,
 }
@@ -33,6 +38,10 @@ pub struct ClientsFile {
     pub files: Vec<FileConfig>,
     /// What `PgBouncer` servers are led.
     pub pgbouncer: Vec<PgbouncerConfig>,
+    /// Where the primary is published, and events are posted.
+    pub publish: Vec<PublishConfig>,
+    /// The command that is run on events.
+    pub events: Option<EventsConfig>,
 }
 
 /// What is needed to follow a cluster without being a member of it: `scope`, `namespace`, the store (`etcd3`, or `raft` with `partner_addrs` and
@@ -41,6 +50,8 @@ pub struct ClientsFile {
 pub struct FollowerFile {
     /// The name of the cluster.
     pub scope: String,
+    /// The member whose file this is, if it is one's.
+    pub name: Option<MemberName>,
     /// The first part of the store's keys, without slashes at its ends.
     pub namespace: String,
     /// How the store is reached.
@@ -53,8 +64,13 @@ impl ClientsFile {
     /// Reads the sections; what is wrong in them, the findings say.
     pub(crate) fn read(root: &Section<'_>, wanted: Wanted, findings: &mut Findings) -> Option<Self> {
         let follower = FollowerFile::read(root, findings);
-        if wanted == Wanted::All && !any(root) {
-            let message = format!("none of the sections {} is there", SECTIONS.join(", "));
+        let needed: &[&str] = match wanted {
+            Wanted::All => &SECTIONS,
+            Wanted::Publish => &["publish", "events"],
+            Wanted::Router | Wanted::Files | Wanted::Nothing => &[],
+        };
+        if !needed.is_empty() && !needed.iter().any(|name| is_there(root, name)) {
+            let message = format!("none of the sections {} is there", needed.join(", "));
             findings.error("", &root.place(), message, "add the one that the clients of this host need");
         }
         let wants = |name: &str, one: Wanted| wanted == one || wanted == Wanted::All && is_there(root, name);
@@ -63,7 +79,14 @@ impl ClientsFile {
             .flatten();
         let files = if wants("files", Wanted::Files) { FileConfig::read_all(root, findings) } else { Vec::new() };
         let pgbouncer = if wanted == Wanted::All { PgbouncerConfig::read_all(root, findings) } else { Vec::new() };
-        Some(Self { follower: follower?, router, files, pgbouncer })
+        let (mut publish, mut events) = (Vec::new(), None);
+        if matches!(wanted, Wanted::All | Wanted::Publish) {
+            publish = PublishConfig::read_all(root, findings);
+            events = EventsConfig::read(root, findings);
+            check_outboxes(&publish, events.as_ref(), root, findings);
+            check_own(&publish, events.as_ref(), root, findings);
+        }
+        Some(Self { follower: follower?, router, files, pgbouncer, publish, events })
     }
 }
 
@@ -73,7 +96,9 @@ impl FollowerFile {
         let namespace = local::read_namespace(root, findings);
         let store = ClientStore::read(root, findings);
         let log_level = LogLevel::read(&root.section("log", findings), findings);
-        Some(Self { scope: scope?, namespace, store: store?, log_level })
+        // A file that is no member's need not have one, and whose name is wrong, no member.
+        let name = root.get("name").and_then(Node::text).and_then(|name| name.parse().ok());
+        Some(Self { scope: scope?, name, namespace, store: store?, log_level })
     }
 }
 

@@ -251,7 +251,7 @@ impl<'a> Source<'a> {
 /// Messages repeat lines of the file; lines with passwords stay out of logs.
 fn may_hold_secret(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["pass", "secret", "token", "auth_data"].iter().any(|word| line.contains(word))
+    ["pass", "secret", "token", "auth_data", "webhook"].iter().any(|word| line.contains(word))
 }
 
 /// The parser's message, of which the finding already shows the place.

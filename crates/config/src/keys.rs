@@ -42,10 +42,12 @@ const LOCAL: &[(&str, Support)] = &[
     ("log.mode", Without("the log goes to standard error")),
     ("log.loggers", Without(NO_MEANING)),
     ("log.deduplicate_heartbeat_logs", Without(NO_MEANING)),
-    // Read by whoever runs a router, or has files made, with this file.
+    // Read by whoever makes clients follow the cluster with this file.
     ("router", Open),
     ("pgbouncer", Open),
     ("files", Open),
+    ("publish", Open),
+    ("events", Open),
     ("restapi", Read),
     ("restapi.listen", Read),
     ("restapi.connect_address", Read),

@@ -20,6 +20,7 @@ mod local;
 mod merge;
 mod pgbouncer;
 mod promises;
+mod publish;
 mod router;
 mod section;
 mod store;
@@ -37,6 +38,7 @@ pub use load::{LoadError, Loaded, Witness, load, load_clients, load_text, load_w
 pub use local::{Authentication, Bootstrap, Credentials, DatabaseUser, LocalConfig, LogLevel, Postgresql, RestApi};
 pub use merge::merge_patch;
 pub use pgbouncer::PgbouncerConfig;
+pub use publish::{DeliveryConfig, EventsCommand, EventsConfig, PublishConfig, WebhookSecret};
 pub use router::{ClientStore, ClientTls, RouterConfig, RouterPort, RouterPrimary};
 pub use section::ToolOption;
 pub use store::{EmbeddedConfig, StoreConfig, StoreNetwork, StoreTls};

@@ -14,6 +14,7 @@ mod cli;
 mod clients;
 mod commands;
 mod demo;
+mod publish;
 mod render;
 mod roles;
 
@@ -61,6 +62,7 @@ fn run(arguments: PgbatonArguments) -> Result<(), Failure> {
         },
         Command::Router { config } => clients::run(config.as_deref(), Wanted::Router),
         Command::Clients { config } => clients::run(config.as_deref(), Wanted::All),
+        Command::Publish(options) => publish::run(&arguments.global, &options, &mut out),
         Command::Render(options) => render::run(&arguments.global, &options, &mut out),
         Command::Demo(options) => demo::run(&options, &mut out),
         _ => {

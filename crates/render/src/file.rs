@@ -4,11 +4,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use pgbaton_sys::command::{CommandError, Run};
 use pgbaton_sys::durable;
 use rustix::fs::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{CommandError, Run};
 use crate::context::Context;
 use crate::template::{Template, TemplateError};
 
@@ -138,7 +138,10 @@ impl Target {
         }
         if let Some(command) = &self.command {
             let path = self.path.display().to_string();
-            command.run(&path).map_err(|source| FileError::NotTold { path: self.path.clone(), source })?;
+            command
+                .with_file(&path)
+                .run(&[])
+                .map_err(|source| FileError::NotTold { path: self.path.clone(), source })?;
             self.keep(None, &state(false))?;
         }
         Ok(if present { Outcome::Told } else { Outcome::Written })
@@ -163,7 +166,8 @@ impl Target {
             self.write_to(&new, content).map_err(|source| FileError::Io { step: "write", path: new.clone(), source });
         let checked = written.and_then(|()| match &self.check {
             Some(check) => check
-                .run(&new.display().to_string())
+                .with_file(&new.display().to_string())
+                .run(&[])
                 .map_err(|source| FileError::Refused { path: self.path.clone(), source }),
             None => Ok(()),
         });
@@ -316,7 +320,7 @@ mod tests {
     #[test]
     fn a_command_that_takes_too_long_is_killed() {
         let slow = Run { command: vec!["sleep".to_owned(), "60".to_owned()], within: Duration::from_millis(50) };
-        assert!(matches!(slow.run(""), Err(CommandError::Slow { .. })));
+        assert!(matches!(slow.run(&[]), Err(CommandError::Slow { .. })));
     }
 
     #[test]
@@ -325,7 +329,7 @@ mod tests {
         let pid = directory.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
         let slow = Run { within: Duration::from_millis(300), ..run(&script) };
-        assert!(matches!(slow.run(""), Err(CommandError::Slow { .. })));
+        assert!(matches!(slow.run(&[]), Err(CommandError::Slow { .. })));
         let gone = |pid: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
@@ -339,7 +343,7 @@ mod tests {
         }));
 
         let daemon = run(&format!("setsid sleep 1000 & echo $! > {}; exit 3", pid.display()));
-        assert!(matches!(daemon.run(""), Err(CommandError::Failed { .. })));
+        assert!(matches!(daemon.run(&[]), Err(CommandError::Failed { .. })));
         let child = std::fs::read_to_string(&pid).unwrap();
         assert!(!gone(child.trim()), "it was waited for");
         let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();

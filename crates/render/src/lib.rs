@@ -7,13 +7,11 @@
 //! Nothing here watches or waits; whoever calls says when.
 
 mod builtin;
-mod command;
 mod context;
 mod file;
 mod template;
 
 pub use builtin::BuiltIn;
-pub use command::{CommandError, Run};
 pub use context::Context;
 pub use file::{FileError, Outcome, Target};
 pub use template::{Template, TemplateError};

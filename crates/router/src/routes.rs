@@ -162,6 +162,8 @@ fn weight(server: &ServerAt) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use pgbaton_api::Baton;
+
     use super::*;
 
     fn server(name: &str, port: u16, lag: Option<u64>) -> ServerAt {
@@ -183,7 +185,7 @@ mod tests {
         let standbys = vec![server("b", 2, Some(10)), server("c", 3, Some(1000))];
         let baton =
             Baton { scope: "demo".to_owned(), epoch: epoch.map(Epoch), leader, primary, standbys, ..Baton::default() };
-        View { baton, as_of: Some(BootTime(at)) }
+        View { baton, as_of: Some(BootTime(at)), ..View::default() }
     }
 
     fn routes(view: View) -> Routes {

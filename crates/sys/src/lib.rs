@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod child;
 pub mod clock;
+pub mod command;
 pub mod durable;
 pub mod inherited;
 pub mod lock;

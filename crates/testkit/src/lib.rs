@@ -32,6 +32,7 @@ pub mod user;
 pub mod voters;
 pub mod wait;
 pub mod writer;
+pub mod zookeeper;
 
 pub use cluster::Cluster;
 pub use dirs::TempDir;
@@ -47,3 +48,4 @@ pub use slow_disk::SlowDisk;
 pub use user::OsUser;
 pub use voters::Voters;
 pub use writer::Writer;
+pub use zookeeper::ZooKeeper;

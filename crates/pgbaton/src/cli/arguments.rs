@@ -58,8 +58,8 @@ pub(crate) enum Command {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the section router
         config: Option<PathBuf>,
     },
-    /// Make the clients of this host follow the cluster: all sections router, files and pgbouncer of the configuration in one process. A
-    /// member's agent starts one by itself
+    /// Make the clients of this host follow the cluster: the sections router, files, pgbouncer, publish and events of the configuration in one
+    /// process. A member's agent starts one by itself
     Clients {
         /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the sections
         config: Option<PathBuf>,
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     RunIfPrimary(RunIfPrimary),
     /// Make the files that follow the cluster (`files` in the configuration), or print one
     Render(Render),
+    /// Tell others where the primary is, as the sections publish and events say: records in ZooKeeper or an etcd, webhooks, commands
+    Publish(Publish),
     /// Show the members of the cluster
     List(List),
     /// Show the members as a tree of who streams from whom
@@ -160,6 +162,17 @@ pub(crate) struct Render {
     #[arg(long, value_name = "NAME=VALUE", requires = "template")]
     pub(crate) set: Vec<String>,
     /// Go on, and make them anew whenever the cluster changes
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `publish`.
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// Its configuration: scope, the store (etcd3, or raft with partner_addrs and password), and the sections publish and events; otherwise
+    /// that of --config-file
+    pub(crate) config: Option<PathBuf>,
+    /// Go on, and publish whatever changes
     #[arg(long)]
     pub(crate) watch: bool,
 }

@@ -10,8 +10,8 @@ mod table;
 mod view;
 
 pub(crate) use arguments::{
-    Again, Command, Dsn, DsnForm, EditConfig, Failover, Format, Global, List, Pause, PgbatonArguments, Reinit, Render,
-    Restart, Role, RunIfPrimary, Store, Switchover, Topology,
+    Again, Command, Dsn, DsnForm, EditConfig, Failover, Format, Global, List, Pause, PgbatonArguments, Publish, Reinit,
+    Render, Restart, Role, RunIfPrimary, Store, Switchover, Topology,
 };
 pub(crate) use failure::Failure;
 pub(crate) use members::{Members, body_text, config_in};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use pgbaton_api::Baton;
 use pgbaton_config::FileConfig;
-use pgbaton_render::{BuiltIn, Context, FileError, Outcome, Run, Target, Template};
+use pgbaton_render::{BuiltIn, Context, FileError, Outcome, Target, Template};
 use pgbaton_sys::child::{Credentials, group_of_name};
+use pgbaton_sys::command::Run;
 use pgbaton_types::chain;
 use serde_json::Value;
 

@@ -43,11 +43,16 @@ impl Cluster {
 
     /// Where the baton is now.
     pub(crate) async fn now(&self) -> Result<Baton, StoreError> {
+        Ok(self.view().await?.baton)
+    }
+
+    /// The same, with how old it is.
+    pub(crate) async fn view(&self) -> Result<View, StoreError> {
         let sent = BootTime(pgbaton_sys::clock::boottime());
         let snapshot = self.store.snapshot(&self.prefix, self.lease).await?;
         let mut keys = Keys::default();
         keys.replace(snapshot, sent, &self.prefix);
-        Ok(keys.view(&self.scope).baton)
+        Ok(keys.view(&self.scope))
     }
 }
 
@@ -146,6 +151,6 @@ impl Keys {
             created: pair.create_revision.0,
             modified: pair.mod_revision.0,
         });
-        View { baton: Baton::of(scope, keys), as_of: Some(self.as_of) }
+        View { baton: Baton::of(scope, keys), as_of: Some(self.as_of), revision: self.revision }
     }
 }

@@ -8,6 +8,7 @@ mod files;
 pub(crate) mod follow;
 mod metrics;
 mod pgbouncer;
+mod publish;
 mod router;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use follow::Cluster;
 use router::Serving;
 
 pub(crate) use files::{Made, apply, made, template, word};
+pub(crate) use publish::settings as published;
 
 /// How long the store may take to answer, and how old a view may be, unless the router says otherwise.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
@@ -75,7 +77,8 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
     let made = made(&file.files)?;
     running.spawn(files::run(made, parts.clone()));
     let led = pgbouncer::led(&file.pgbouncer)?;
-    running.spawn(pgbouncer::run(led, cluster.clone(), parts));
+    running.spawn(pgbouncer::run(led, cluster.clone(), parts.clone()));
+    running.spawn(publish::run(parts));
     let following = tokio::spawn(follow::follow(cluster, views));
     loop {
         match signals.next().await {

@@ -63,6 +63,7 @@ pub(super) fn led(all: &[PgbouncerConfig]) -> Result<Vec<Led>, Failure> {
 /// Leads all of them until it is told to stop. Others take over when the configuration is read anew.
 pub(super) async fn run(first: Vec<Led>, cluster: Cluster, mut parts: Parts) {
     let mut all = first;
+    let mut configured = parts.file.borrow_and_update().pgbouncer.clone();
     loop {
         let stop = parts.stop.child_token();
         let mut running = JoinSet::new();
@@ -77,8 +78,15 @@ pub(super) async fn run(first: Vec<Led>, cluster: Cluster, mut parts: Parts) {
                     if changed.is_err() {
                         break None;
                     }
-                    match led(&parts.file.borrow_and_update().pgbouncer) {
-                        Ok(anew) => break Some(anew),
+                    let now = parts.file.borrow_and_update().pgbouncer.clone();
+                    if now == configured {
+                        continue;
+                    }
+                    match led(&now) {
+                        Ok(anew) => {
+                            configured = now;
+                            break Some(anew);
+                        }
                         Err(failure) => {
                             tracing::error!(message = %failure.message().unwrap_or_default(), "the PgBouncers stay as they were configured");
                         }

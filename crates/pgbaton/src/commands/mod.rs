@@ -44,6 +44,7 @@ pub(crate) async fn run(arguments: PgbatonArguments, out: &mut Out) -> Result<()
         | Command::Witness { .. }
         | Command::Router { .. }
         | Command::Clients { .. }
+        | Command::Publish(_)
         | Command::Render(_)
         | Command::Demo(_)
         | Command::Store(_) => {

@@ -1,12 +1,14 @@
+//! Programs of the user's own that are run with a time limit: what they have started goes with them when they take too long.
+
 use std::io::{self, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pgbaton_sys::clock::boottime;
-use pgbaton_types::BootTime;
 use rustix::process::{Pid, Signal};
+
+use crate::clock::boottime;
 
 /// How often it is looked whether a command has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -60,14 +62,24 @@ pub enum CommandError {
 }
 
 impl Run {
-    /// Runs it. In each argument, `{file}` stands for `file`.
+    /// The same with `{file}` in each argument replaced by `file`.
+    #[must_use]
+    pub fn with_file(&self, file: &str) -> Self {
+        let command = self.command.iter().map(|word| word.replace("{file}", file)).collect();
+        Self { command, within: self.within }
+    }
+
+    /// Runs it, with these variables added to the environment.
     ///
     /// # Errors
     /// When it cannot be started, fails, or takes too long.
-    pub fn run(&self, file: &str) -> Result<(), CommandError> {
-        let mut words = self.command.iter().map(|word| word.replace("{file}", file));
-        let program = words.next().ok_or(CommandError::Empty)?;
+    pub fn run(&self, environment: &[(&str, String)]) -> Result<(), CommandError> {
+        let (program, words) = self.command.split_first().ok_or(CommandError::Empty)?;
+        let program = program.clone();
         let mut command = Command::new(&program);
+        for (name, value) in environment {
+            command.env(name, value);
+        }
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Of its own, so that what it has started goes with it when it takes too long.
         command.process_group(0);
@@ -93,12 +105,12 @@ impl Run {
 
     /// None: it was killed.
     fn wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
-        let until = BootTime(boottime()) + self.within;
+        let begun = boottime();
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(status));
             }
-            if BootTime(boottime()).reached(until) {
+            if Duration::from_nanos(boottime().saturating_sub(begun)) >= self.within {
                 rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL)?;
                 child.wait()?;
                 return Ok(None);
