@@ -189,13 +189,15 @@ impl Pooler {
         self.shorten_login_retry().await?;
         let paused = self.kept.paused.clone();
         let databases: Vec<String> = self.settings.databases().cloned().collect();
-        let console = self.console().await?;
         let mut commands = vec!["RELOAD".to_owned()];
+        // What was set goes with a reload (PgBouncer 1.18).
+        commands.extend(self.kept.login_retry.is_some().then(|| set_login_retry(&LOGIN_RETRY.to_string())));
         if paused.is_empty() {
             // The file may have brought databases.
-            console.all(&commands).await?;
+            self.console().await?.all(&commands).await?;
             commands.clear();
         }
+        let console = self.console().await?;
         let known = console.databases().await?;
         let there = databases.iter().filter(|name| known.iter().any(|database| database.name == **name));
         commands.extend(there.map(|name| of_database("RECONNECT", name)));
@@ -286,24 +288,19 @@ impl Pooler {
         if value.parse::<f64>().is_ok_and(|seconds| seconds > LOGIN_RETRY) {
             self.kept.login_retry = Some(value);
             self.keep()?;
-            self.set_login_retry(&LOGIN_RETRY.to_string()).await?;
+            self.console().await?.all(&[set_login_retry(&LOGIN_RETRY.to_string())]).await?;
         }
         Ok(())
     }
 
     async fn put_back(&mut self) -> Result<(), PoolerError> {
         if let Some(value) = self.kept.login_retry.clone() {
-            self.set_login_retry(&value).await?;
+            self.console().await?.all(&[set_login_retry(&value)]).await?;
             self.kept.login_retry = None;
             self.keep()?;
         }
         self.login_retry_until = None;
         Ok(())
-    }
-
-    async fn set_login_retry(&mut self, value: &str) -> Result<(), PoolerError> {
-        let command = format!("SET {LOGIN_RETRY_NAME} = '{}'", value.replace('\'', "''"));
-        Ok(self.console().await?.all(&[command]).await?)
     }
 
     fn keep(&self) -> Result<(), PoolerError> {
@@ -319,6 +316,10 @@ impl Pooler {
         };
         Ok(self.console.insert(console))
     }
+}
+
+fn set_login_retry(value: &str) -> String {
+    format!("SET {LOGIN_RETRY_NAME} = '{}'", value.replace('\'', "''"))
 }
 
 fn now() -> BootTime {

@@ -32,6 +32,11 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> 
     let directory = tempfile::tempdir()?;
     let time = EACH * u32::try_from(options.switchovers)? + Duration::from_secs(5);
     let mut load = pgbench(options, &pgbouncer, directory.path(), time)?;
+    wait::until("pgbench to write", LIMIT, || {
+        let rows = cluster.sql(primary, "SELECT count(*) FROM counted").map_err(|error| error.to_string())?;
+        let written = rows.first().and_then(|row| row[0].clone()).unwrap_or_default();
+        if written.parse::<u64>().is_ok_and(|rows| rows > 1000) { Ok(()) } else { Err(written) }
+    })?;
     let mut took = Vec::new();
     for round in 1..=options.switchovers {
         let (_, time) = switchover(cluster)?;
