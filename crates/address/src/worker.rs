@@ -397,9 +397,14 @@ impl Worker {
         let Some(mut schedule) = self.announces else { return };
         schedule.announced(now(), self.settings.announce_interval);
         self.announces = Some(schedule);
-        let Ok((interface, _)) = self.look() else { return };
+        let Ok((interface, found)) = self.look() else { return };
         let Some(packets) = &self.packets else { return };
-        for address in self.put.keys() {
+        for (address, end) in &self.put {
+            // Whoever was frozen for a while may have lost it to another host, which must not be talked out of it.
+            let there = found.iter().any(|found| found.address == *address) && !now().reached(*end + OVERSTAY_MAX);
+            if !there {
+                continue;
+            }
             if let Err(error) = announcement::send(packets, &interface, address.ip) {
                 tracing::warn!(%address, error = %chain(&error), "the virtual address was not announced");
             }

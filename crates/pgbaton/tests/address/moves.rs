@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use pgbaton_testkit::AddressWatch;
 use pgbaton_testkit::cluster::{Cluster, Part};
 
 use crate::ground::{self, addresses, cluster, never_twice, wait_answers, wait_held, watches};
@@ -104,4 +105,31 @@ fn only_the_agent_may(cluster: &Cluster, member: usize) {
     // CAP_NET_ADMIN and CAP_NET_RAW by their numbers (capabilities(7)).
     assert_eq!(effective(Part::Agent), 1 << 12 | 1 << 13);
     assert_eq!(effective(Part::Postmaster), 0, "the server has rights that are none of its business");
+}
+
+#[test]
+fn ucarps_scripts_put_the_address_there_themselves() {
+    let section = "  interface: eth0\n  addresses: [{network}.200/24]\n  managed_by: scripts\n  \
+                   upscript: [sh, -c, 'ip address replace \"$1/24\" dev \"$0\"']\n  \
+                   downscript: [sh, -c, 'ip address del \"$1/24\" dev \"$0\"']\n";
+    let Some(cluster) = cluster(section.to_owned()) else { return };
+    let [four, _] = addresses(&cluster);
+    let watch = AddressWatch::start(ground::namespaces(&cluster), four);
+    let wait_held = |member: usize| {
+        cluster
+            .awaiting(&format!("the address at {}", cluster.name(member)), LIMIT, || {
+                let holders = watch.holders();
+                Ok(if holders == [member] { Ok(()) } else { Err(format!("{holders:?}")) })
+            })
+            .unwrap();
+    };
+    let old = cluster.wait_primary(LIMIT).unwrap();
+    wait_held(old);
+    let new = others(old)[0];
+    let answer = cluster.switchover(old, old, Some(new)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    wait_held(new);
+    // The first downscript of a host that never had it has nothing to take away: that is said, and harms nobody.
+    let log = std::fs::read_to_string(cluster.log_path(new)).unwrap();
+    assert!(log.contains("a script of the address failed"), "{log}");
 }

@@ -1,5 +1,6 @@
 //! Whoever can do nothing any more does not keep the address: the kernel ends it.
 
+use pgbaton_testkit::AddressWatch;
 use pgbaton_testkit::cluster::{Cluster, Part};
 use rustix::process::Signal;
 
@@ -28,6 +29,49 @@ fn a_frozen_agent_and_a_killed_member_lose_the_address_before_another_has_it() {
     wait_answers(&cluster, third);
     cluster.start(second).unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
+    wait_held(&cluster, &watches, third);
+
+    cluster.cut(third).unwrap();
+    let fourth = next_primary(&cluster, third);
+    wait_held(&cluster, &watches, fourth);
+    cluster.heal(third).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    wait_answers(&cluster, fourth);
+    never_twice(&watches);
+}
+
+#[test]
+fn in_a_pause_the_address_lasts_as_long_as_the_lease() {
+    let Some(cluster) = cluster(section("")) else { return };
+    let watches = watches(&cluster);
+    let primary = cluster.wait_primary(LIMIT).unwrap();
+    wait_held(&cluster, &watches, primary);
+    let answer = cluster.rest(primary, "PATCH", "/config", "{\"pause\": true}", LIMIT).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    cluster
+        .awaiting("the pause", LIMIT, || {
+            let explained = cluster.rest(primary, "GET", "/explain", "", LIMIT)?.json();
+            Ok(if explained["paused"] == true { Ok(()) } else { Err(explained.to_string()) })
+        })
+        .unwrap();
+    wait_held(&cluster, &watches, primary);
+
+    // Without the others nobody can renew a lease.
+    for other in others(primary) {
+        cluster.freeze(other, Part::Agent).unwrap();
+    }
+    cluster
+        .awaiting("the end of the address", LIMIT, || {
+            let holders = watches.each_ref().map(AddressWatch::holders);
+            Ok(if holders.iter().all(Vec::is_empty) { Ok(()) } else { Err(format!("{holders:?}")) })
+        })
+        .unwrap();
+    assert!(cluster.states().unwrap()[primary].is_primary(), "a paused primary goes on");
+    for other in others(primary) {
+        cluster.thaw(other, Part::Agent).unwrap();
+    }
+    wait_held(&cluster, &watches, primary);
+    wait_answers(&cluster, primary);
     never_twice(&watches);
 }
 
