@@ -13,6 +13,7 @@ use pgbaton_core::{Action, Decision, Memory, Settings, decide, lease, safety};
 use pgbaton_store::LeaseId;
 use pgbaton_types::{BootTime, Epoch, MemberName, ShutdownCheckpoint};
 
+use crate::address_model::Keeping;
 use crate::event::Event;
 use crate::host::Held;
 use crate::invariants::{Moment, Violation};
@@ -59,6 +60,8 @@ pub(crate) struct Agent {
     pub(crate) orders: Orders,
     /// The last decision allows to renew.
     pub(crate) renew: bool,
+    /// What it was last told to do with the virtual address.
+    pub(crate) address: Keeping,
     /// What the last decision said about its fitness.
     pub(crate) unfit: Option<String>,
     /// The control file's state when it first looked.
@@ -106,6 +109,7 @@ impl Agent {
             finished: None,
             orders: Orders::default(),
             renew: true,
+            address: Keeping::Unknown,
             unfit: Some("it has not decided yet".to_owned()),
             found: None,
             prepared: None,
@@ -213,6 +217,7 @@ impl World {
         self.trace_decision(member, &observation, &decision);
         self.witness(&Moment::Decided { member, observation: &observation, decision: &decision });
         let now = self.now;
+        let address_changes = self.address_changes(member, decision.address);
         let host = &mut self.hosts[member];
         let agent = &mut host.agent;
         let asks = decision.memory.pausing.filter(|pausing| agent.memory.pausing != Some(*pausing));
@@ -227,7 +232,7 @@ impl World {
         agent.wake_serial += 1;
         let serial = agent.wake_serial;
         let wait = host.clock.when(decision.wake_at).saturating_sub(now).max(SECOND / 1000);
-        if !decision.actions.is_empty() {
+        if !decision.actions.is_empty() || address_changes {
             agent.pending = Some(Box::new(decision));
             self.soon(Event::Execute { member, life });
         }

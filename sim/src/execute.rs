@@ -21,6 +21,7 @@ impl World {
             return;
         }
         let Some(decision) = agent.pending.take() else { return };
+        self.obey_address(member, decision.address);
         for action in &decision.actions {
             if !self.hosts[member].agent.alive || self.violation.is_some() {
                 return;

@@ -5,6 +5,7 @@ use pgbaton_types::{BootTime, Epoch, TimelineId};
 
 use pgbaton_core::observation::Lease;
 
+use crate::address_model::OnInterface;
 use crate::agent_model::Agent;
 use crate::event::Event;
 use crate::guard_model::Guard;
@@ -26,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) guard: Guard,
     /// The agent.
     pub(crate) agent: Agent,
+    /// The virtual address, if it is on this host's interface.
+    pub(crate) address: Option<OnInterface>,
     /// What the agent keeps beside the data directory.
     pub(crate) durable: Durable,
     /// The data directory cannot be read.

@@ -5,6 +5,7 @@
 //! each run can be had again, byte for byte. After a phase with faults comes one without, in which the cluster must
 //! become well again. Nothing here touches a clock, a disk or a socket.
 
+mod address_model;
 mod agent_model;
 mod event;
 mod execute;

@@ -107,6 +107,9 @@ impl World {
             return self.step_after(member, wait);
         }
         let handover = mode == StopMode::Handover;
+        if handover {
+            self.take_address(member);
+        }
         self.server_stop(member, handover);
         self.operation_progress(member);
         let patience = if handover { nanos(self.hosts[member].agent.settings.retry_timeout) } else { STOP_PATIENCE };

@@ -319,6 +319,7 @@ impl World {
         let host = &mut self.hosts[member];
         host.up = false;
         host.frozen = false;
+        host.address = None;
         host.silent_since = None;
         host.deferred.clear();
     }

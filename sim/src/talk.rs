@@ -178,6 +178,7 @@ impl World {
                 if !host.agent.settings.paused || host.guard.armed.is_some() {
                     self.guard_arm(member, epoch, until);
                 }
+                self.prolong_address(member, epoch, true);
             }
             Some(Answer::Renewed(None)) => {
                 // Refused: the key or the lease is gone. The deadline stands; what to do is the core's to say.

@@ -108,6 +108,7 @@ impl World {
                 postgres: Postgres::empty(),
                 guard: Guard::default(),
                 agent: Agent::dead(scenario.settings_of(member)),
+                address: None,
                 durable: Durable::default(),
                 unreadable: false,
                 receiver_hangs: false,

@@ -83,4 +83,5 @@ found! {
     finds_patroni_2302: "patroni-2302",
     finds_patroni_2118: "patroni-2118",
     finds_patroni_2970: "patroni-2970",
+    finds_keepalived_2361: "keepalived-2361",
 }

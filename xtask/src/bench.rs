@@ -28,13 +28,15 @@ enum What {
     Clients,
     /// How long a switchover takes to be published
     Publish,
+    /// The virtual address; needs root
+    Address,
 }
 
 /// `cargo xtask bench ...`: replaces this process by the bench, so that Ctrl-C reaches it and nothing else.
 pub(crate) fn run(options: &Options) -> Outcome {
     setup::ensure(setup::Purpose::Bench)?;
-    if matches!(options.what, None | Some(What::Clusters)) && !run::is_root() {
-        return Err(failure!("the bench of clusters makes network namespaces and needs root: run `sudo make bench`"));
+    if matches!(options.what, None | Some(What::Clusters | What::Address)) && !run::is_root() {
+        return Err(failure!("this bench makes network namespaces and needs root: run `sudo make bench`"));
     }
     run::run(&mut run::cargo(&[
         "build",
@@ -52,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             run::run(&mut bench(What::Router, &[]))?;
             run::run(&mut bench(What::Clients, &[]))?;
             run::run(&mut bench(What::Publish, &[]))?;
+            run::run(&mut bench(What::Address, &[]))?;
             What::Clusters
         }
     };
@@ -68,6 +71,7 @@ fn bench(what: What, arguments: &[String]) -> Command {
         What::Router => ("pgbaton-router-bench", "bench-router"),
         What::Clients => ("pgbaton-clients-bench", "bench-clients"),
         What::Publish => ("pgbaton-publish-bench", "bench-publish"),
+        What::Address => ("pgbaton-address-bench", "bench-address"),
     };
     let mut bench = Command::new(release.join(program));
     bench.arg("--work-dir").arg(run::target_dir().join(directory)).arg("--pgbaton").arg(release.join("pgbaton"));

@@ -131,6 +131,7 @@ fn missing(purpose: Purpose) -> Vec<&'static str> {
         need(Path::new("/usr/sbin/nginx").is_file(), "nginx-light");
         need(Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").is_file(), "libnginx-mod-stream");
         need(run::has_program("barman"), "barman");
+        need(Path::new("/usr/sbin/keepalived").is_file(), "keepalived");
         need(run::has_program("ssh"), "openssh-client");
         need(Path::new("/usr/share/java/zookeeper.jar").is_file(), "zookeeper");
         need(run::has_program("java"), "default-jre-headless");

@@ -14,6 +14,7 @@ use pgbaton_store::{Session, Store};
 use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
 use tokio::sync::{mpsc, watch};
 
+use crate::address::VirtualAddress;
 use crate::event::Event;
 use crate::keeper::LeaseCell;
 use crate::keys;
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) view: View,
     pub(crate) lease: LeaseCell,
     pub(crate) session: Session,
+    pub(crate) address: VirtualAddress,
     pub(crate) events: mpsc::Sender<Event>,
     /// The runtime of everything but the loop.
     pub(crate) services: tokio::runtime::Handle,
@@ -112,6 +114,7 @@ impl Context {
             session: Session::new(format!("{prefix}{}{me}", keys::MEMBERS)),
             view: View::default(),
             lease: LeaseCell::default(),
+            address: VirtualAddress::start(&config.local),
             me,
             prefix,
             store,

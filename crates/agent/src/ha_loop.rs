@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgbaton_api::layout::PausingRecord;
 use pgbaton_core::observation::{Directory, Finished, Operation, Orders, Outcome, PeerAnswer, Server, StoreView};
-use pgbaton_core::{Action, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
+use pgbaton_core::{Action, Address, Decision, Finding, Memory, Observation, OperationKind, StopMode, Verdict};
 use pgbaton_guard::{EXIT_CONFIGURATION, EXIT_LEAVES};
 use pgbaton_postgres::NewerGoodCopy;
 use pgbaton_types::{BootTime, Epoch, MemberName, SystemId, chain};
@@ -230,6 +230,7 @@ impl HaLoop {
                 tracing::error!(%rule, actions = ?decision.actions, "a decision broke a safety rule and is not carried out");
                 self.alarms.push(format!("a decision was not carried out: {rule}"));
             }
+            decision.address = Address::Gone;
             decision.actions.retain(|action| {
                 matches!(action, Action::CancelOperation | Action::Begin(OperationKind::Stop { mode: StopMode::Kill }))
             });
@@ -279,6 +280,7 @@ impl HaLoop {
     /// Carries the actions out. Says whether one of them changed something, so that it is decided anew at once.
     async fn execute(&mut self, look: &Look, seen: &Observation, decision: &Decision) -> Result<bool, Ended> {
         let mut acted = false;
+        self.context.address.obey(&self.context, decision.address).await;
         for action in &decision.actions {
             if let Action::Exit { code, why } = action {
                 if *code == 0 {

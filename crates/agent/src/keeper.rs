@@ -221,7 +221,11 @@ fn extend(context: &Context, held: Held, deadline: BootTime, paused: bool) -> Re
             return Renewed::Failed;
         }
     }
-    if context.lease.extend(held.lease.epoch, deadline, now, paused) { Renewed::Extended } else { Renewed::Lost }
+    if !context.lease.extend(held.lease.epoch, deadline, now, paused) {
+        return Renewed::Lost;
+    }
+    context.address.renewed(held.lease.epoch, deadline, context.config().settings.kill_time);
+    Renewed::Extended
 }
 
 #[cfg(test)]

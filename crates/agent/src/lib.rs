@@ -3,6 +3,7 @@
 //! [`pgbaton_core`] makes every choice about the cluster; what is here looks at the world, carries decisions out and says what came of them. An
 //! `if` about the state of the cluster in this crate is a bug in the core.
 
+mod address;
 mod clients;
 mod clock;
 mod connect;

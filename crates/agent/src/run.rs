@@ -155,18 +155,24 @@ fn begin(options: &Options, loaded: Loaded, environment: BTreeMap<String, String
     let stop_clients = CancellationToken::new();
     let wanted_clients = context.clients.subscribe();
     let clients = services.spawn(clients::run(absolute(options)?, wanted_clients, stop_clients.clone()));
+    let shared_context = Arc::clone(&context);
     let wiring =
         Wiring { context, connected: connected.clone(), own_facts, events: queue, snapshots, wanted, settings };
     let ended = run_loop(wiring)?;
     stop_clients.cancel();
-    services.block_on(close(clients, rest, &connected));
+    services.block_on(close(&shared_context, ended.code, clients, rest, &connected));
     services.shutdown_background();
     drop(store_thread);
     drop(lock);
     Ok(ended)
 }
 
-async fn close(clients: JoinHandle<()>, rest: HttpServer, connected: &Connected) {
+/// The end of everything but the loop, which has ended with this code.
+async fn close(context: &Context, code: u8, clients: JoinHandle<()>, rest: HttpServer, connected: &Connected) {
+    // The next agent goes on with the address when there is one.
+    if matches!(code, 0 | pgbaton_guard::EXIT_LEAVES) {
+        context.address.finish(CLOSE_TIME).await;
+    }
     if let Err(error) = clients.await {
         tracing::error!(%error, "the task for clients failed; this is a bug");
     }

@@ -94,6 +94,11 @@ impl SettingsKeeper {
                     }
                     return;
                 }
+                if loaded.local.address != config.local.address {
+                    tracing::warn!(
+                        "the section address is taken over when the agent is started again: the old one stays"
+                    );
+                }
                 let kill_time = config.settings.kill_time;
                 context.set_config(Config::new(Arc::new(loaded.local), config.dynamic.clone(), kill_time));
                 self.apply = true;

@@ -135,6 +135,8 @@ pub struct Snapshot {
     pub next_run: BootTime,
     /// What holds: `lease` in this version.
     pub guarantee: &'static str,
+    /// The virtual address; none: there is none.
+    pub address: Option<pgbaton_address::Status>,
     /// What an operator must know now: a broken safety rule, a guard without rights.
     pub alarms: Vec<String>,
 }

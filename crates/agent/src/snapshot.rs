@@ -49,6 +49,7 @@ pub(crate) fn make(parts: &Parts<'_>) -> Snapshot {
         store_last_seen: view.answered_at,
         next_run: parts.decision.wake_at,
         guarantee: "lease",
+        address: parts.context.address.status(),
         alarms: alarms(parts),
     }
 }
@@ -95,6 +96,7 @@ pub(crate) fn before_the_first(context: &Context) -> Snapshot {
         store_last_seen: 0,
         next_run: now,
         guarantee: "lease",
+        address: None,
         alarms: Vec::new(),
     }
 }
@@ -117,6 +119,7 @@ fn alarms(parts: &Parts<'_>) -> Vec<String> {
     if let Some(pid) = parts.look.stranger {
         alarms.push(format!("postmaster {pid} was not started by the guard: no deadline is enforced on it"));
     }
+    alarms.extend(parts.context.address.problems());
     if parts.look.status.is_none() {
         alarms.push("the guard does not answer".to_owned());
     }

@@ -62,6 +62,11 @@ impl Diagnostic {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        Place { file: self.file.as_str().into(), line: self.line, column: self.column, text: self.text.clone() }
+    }
+
     /// Whether the finding stops the start.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

@@ -101,7 +101,7 @@ impl FileConfig {
 }
 
 /// A finding says what is wrong.
-struct Reported;
+pub(crate) struct Reported;
 
 /// Permission bits in octal, as `chmod` takes them.
 fn mode(section: &Section<'_>, findings: &mut Findings) -> Option<u32> {
@@ -129,7 +129,11 @@ fn owner(section: &Section<'_>, findings: &mut Findings) -> Result<Option<(Strin
 }
 
 /// A program with its arguments: a list, or a text that is split at blanks.
-fn words(section: &Section<'_>, key: &str, findings: &mut Findings) -> Result<Option<Vec<String>>, Reported> {
+pub(crate) fn words(
+    section: &Section<'_>,
+    key: &str,
+    findings: &mut Findings,
+) -> Result<Option<Vec<String>>, Reported> {
     let Some(node) = section.get(key).filter(|node| !node.is_falsy()) else { return Ok(None) };
     let words: Option<Vec<String>> = match &node.kind {
         Kind::List(items) => items.iter().map(|item| item.text().map(str::to_owned)).collect(),

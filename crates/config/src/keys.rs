@@ -42,6 +42,8 @@ const LOCAL: &[(&str, Support)] = &[
     ("log.mode", Without("the log goes to standard error")),
     ("log.loggers", Without(NO_MEANING)),
     ("log.deduplicate_heartbeat_logs", Without(NO_MEANING)),
+    // Says by itself what it does not know.
+    ("address", Open),
     // Read by whoever makes clients follow the cluster with this file.
     ("router", Open),
     ("pgbouncer", Open),

@@ -6,6 +6,7 @@
 //! This crate reads and checks. It opens no connection, starts nothing and decides nothing; it does not read the
 //! process's environment, which the caller hands over.
 
+mod address;
 mod clients;
 mod diagnostic;
 mod document;
@@ -28,6 +29,7 @@ mod tags;
 mod timing;
 mod values;
 
+pub use address::AddressConfig;
 pub use clients::{ClientsFile, FollowerFile, Wanted};
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use dynamic::{ClusterSettings, DynamicConfig, PostgresqlSettings};

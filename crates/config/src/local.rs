@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use pgbaton_types::MemberName;
 
+use crate::address::AddressConfig;
 use crate::clients;
 use crate::diagnostic::{Findings, Place};
 use crate::document::Node;
@@ -39,6 +40,8 @@ pub struct LocalConfig {
     pub store: StoreConfig,
     /// The tags.
     pub tags: Tags,
+    /// The virtual address; an error, which says what is wrong, when the section has no effect.
+    pub address: Result<Option<AddressConfig>, String>,
 }
 
 /// How much is logged.
@@ -179,6 +182,12 @@ impl LocalConfig {
         let bootstrap = bootstrap.is_present().then(|| Bootstrap::read(&bootstrap, findings));
         let namespace = read_namespace(&section, findings);
         let log_level = LogLevel::read(&section.section("log", findings), findings);
+        let hosts = [
+            restapi.as_ref().map(|restapi| restapi.connect_address.host.as_str()),
+            postgresql.as_ref().map(|postgresql| postgresql.connect_address.host.as_str()),
+        ];
+        let hosts: Vec<&str> = hosts.into_iter().flatten().collect();
+        let address = AddressConfig::read(&section, &hosts, findings);
         let restapi = restapi?;
         Some(Self {
             name: name?,
@@ -192,6 +201,7 @@ impl LocalConfig {
             postgresql: postgresql?,
             store: store?,
             tags,
+            address,
         })
     }
 }

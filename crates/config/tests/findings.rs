@@ -57,6 +57,52 @@ const CASES: &[Case] = &[
     ("bootstrap: {dcs: {loop_wait: 0}}", Severity::Error, "loop_wait must be at least 0.1 seconds", 8, 30),
     ("bootstrap: {dcs: {ttl: soon}}", Severity::Error, "ttl: expected a number of seconds", 8, 24),
     ("bootstrap: {dcs: 5}", Severity::Error, "bootstrap.dcs: expected a map", 8, 18),
+    // A virtual address that cannot be had keeps nobody from starting.
+    (
+        "address: {interface: eth0, addresses: [10.0.0.300/24]}",
+        Severity::Warning,
+        "address.addresses[0]: '10.0.0.300/24' is no address of a host with the length of its prefix; there is no virtual address",
+        8,
+        40,
+    ),
+    (
+        "address: {interface: eth0, addresses: [10.0.0.9/33]}",
+        Severity::Warning,
+        "address.addresses[0]: '10.0.0.9/33' is no address of a host",
+        8,
+        40,
+    ),
+    (
+        "address: {interface: eth0, addresses: [10.0.0.9, 10.0.0.9/24]}",
+        Severity::Warning,
+        "address.addresses[1]: 10.0.0.9 is in the list twice",
+        8,
+        50,
+    ),
+    ("address: {addresses: [10.0.0.9/24]}", Severity::Warning, "address.interface is missing", 8, 10),
+    ("address: {interface: eth0}", Severity::Warning, "address.addresses is missing", 8, 10),
+    (
+        "address: {interface: a/b, addresses: [10.0.0.9/24]}",
+        Severity::Warning,
+        "address.interface: 'a/b' cannot be the name of an interface",
+        8,
+        22,
+    ),
+    (
+        "address: {interface: eth0, addresses: [10.0.0.9/24], managed_by: scripts}",
+        Severity::Warning,
+        "address.managed_by is scripts, but one that adds the address or one that removes it is missing",
+        8,
+        66,
+    ),
+    (
+        "address: {interface: eth0, addresses: [10.0.0.9/24], garp: 1}",
+        Severity::Warning,
+        "address.garp is not known",
+        8,
+        60,
+    ),
+    ("address: {state_file: state}", Severity::Warning, "address.state_file: 'state' is not an absolute path", 8, 23),
     // Without effect, and unknown.
     ("log: {level: INFO, dir: /tmp}", Severity::Warning, "log.dir is not supported", 8, 20),
     ("log: {level: LOUD}", Severity::Error, "log.level: expected DEBUG", 8, 14),
@@ -208,4 +254,34 @@ fn no_message_shows_a_password() {
     let shown = LoadError::Invalid { findings: load(&text).expect_err("a list is no password") }.to_string();
     assert!(shown.contains("raft.password: expected a text"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_members_own_address_is_no_virtual_one() {
+    let good = GOOD.replace("127.0.0.1:5432", "10.0.0.7:5432");
+    let loaded = load(&format!("{good}address: {{interface: eth0, addresses: [10.0.0.7/24]}}\n")).unwrap();
+    let told = "address.addresses[0]: 10.0.0.7 is this member's own address, by which the others know it; there is no virtual address";
+    assert!(loaded.warnings.iter().any(|warning| warning.message == told), "{:?}", loaded.warnings);
+    assert!(loaded.local.address.is_err());
+}
+
+#[test]
+fn a_virtual_address_is_read_with_everything_that_belongs_to_it() {
+    let section = "address:
+  interface: eth0
+  addresses: [10.0.0.9/24, 'fd00::9/64', 10.0.0.10]
+  notify: /etc/keepalived/notify.sh main
+  upscript: [/etc/vip-up.sh]
+  downscript: /etc/vip-down.sh
+  managed_by: scripts
+";
+    let loaded = load(&format!("{GOOD}{section}")).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let config = loaded.local.address.unwrap().unwrap();
+    let shown: Vec<String> = config.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
+    assert_eq!(shown, ["10.0.0.9/24", "fd00::9/64", "10.0.0.10/32"]);
+    assert_eq!(config.notify.unwrap(), ["/etc/keepalived/notify.sh", "main"]);
+    assert!(config.by_scripts && config.priority == 100);
+    assert_eq!([config.announce_interval.as_secs(), config.within.as_secs()], [30, 10]);
+    assert!(load(GOOD).unwrap().local.address.unwrap().is_none());
 }

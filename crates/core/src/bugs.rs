@@ -45,6 +45,8 @@ pub enum Bug {
     Patroni2118,
     /// A standby writes `initialize` into a store that was wiped (patroni#2970).
     Patroni2970,
+    /// A virtual address stays on the host whose process was killed (keepalived#2361).
+    Keepalived2361,
 }
 
 /// The bugs that are put back in this run.
@@ -78,7 +80,7 @@ impl Bugs {
 #[cfg(feature = "bugs")]
 impl Bug {
     /// All of them, with the names by which the simulator's command line knows them.
-    pub const ALL: [(&'static str, Self); 19] = [
+    pub const ALL: [(&'static str, Self); 20] = [
         ("patroni-2779", Self::Patroni2779),
         ("patroni-2773", Self::Patroni2773),
         ("kubernetes-23731", Self::Kubernetes23731),
@@ -98,5 +100,6 @@ impl Bug {
         ("patroni-2302", Self::Patroni2302),
         ("patroni-2118", Self::Patroni2118),
         ("patroni-2970", Self::Patroni2970),
+        ("keepalived-2361", Self::Keepalived2361),
     ];
 }

@@ -7,6 +7,7 @@ use pgbaton_types::{
     BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, SystemId, TimelineHistory, TimelineId,
 };
 
+use crate::address::Address;
 use crate::memory::Memory;
 use crate::observation::Initialize;
 use crate::report::Finding;
@@ -18,6 +19,8 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// Whether the lease, if one is held, may be renewed until the next decision.
     pub renew: bool,
+    /// What is to become of the virtual address, if there is one.
+    pub address: Address,
     /// Why this member would not lead if there were no leader; none: it would. Told to peers who ask.
     pub unfit: Option<String>,
     /// Decide again at the latest then.

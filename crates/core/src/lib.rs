@@ -15,6 +15,7 @@
 //! Before any of these a server that must not run as it does is stopped (`steps/demotion.rs`). Rules that hold for every
 //! decision are written once more in [`safety`], independently of the steps, and checked in the simulator and in production.
 
+pub mod address;
 pub mod bugs;
 mod decide;
 pub mod decision;
@@ -30,6 +31,7 @@ pub mod safety;
 mod settings;
 mod steps;
 
+pub use address::Address;
 pub use bugs::{Bug, Bugs};
 pub use decide::decide;
 pub use decision::{Action, Decision, Disarm, OperationKind, QuarantineReason, StopMode};

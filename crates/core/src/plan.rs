@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use pgbaton_types::BootTime;
 
+use crate::address;
 use crate::decision::{Action, Decision, OperationKind};
 use crate::memory::Memory;
 use crate::observation::{Observation, Outcome};
@@ -15,6 +16,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) memory: Memory,
     pub(crate) renew: bool,
     pub(crate) unfit: Option<String>,
+    ends_reign: bool,
     actions: Vec<Action>,
     wake_at: BootTime,
     report: Vec<Finding>,
@@ -37,6 +39,7 @@ impl<'a> Plan<'a> {
             memory: seen.memory.clone(),
             renew: true,
             unfit: None,
+            ends_reign: false,
             actions: Vec::new(),
             wake_at: seen.now + settings.loop_wait,
             report: Vec::new(),
@@ -46,6 +49,22 @@ impl<'a> Plan<'a> {
     /// Adds an action.
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// This member stops being the primary: clients shall not find it any more.
+    pub(crate) fn end_reign(&mut self) {
+        self.ends_reign = true;
+    }
+
+    /// Whether this member stops being the primary, or has nothing left to be it with.
+    pub(crate) fn ends_reign(&self) -> bool {
+        let leaves = |action: &Action| matches!(action, Action::ReleaseLease { .. } | Action::Exit { .. });
+        self.ends_reign || self.actions.iter().any(leaves)
+    }
+
+    /// What is planned so far.
+    pub(crate) fn actions(&self) -> &[Action] {
+        &self.actions
     }
 
     /// Begins an operation in place of whatever is under way.
@@ -99,6 +118,7 @@ impl<'a> Plan<'a> {
 
     pub(crate) fn into_decision(self) -> Decision {
         Decision {
+            address: address::of(&self),
             actions: self.actions,
             renew: self.renew,
             unfit: self.unfit,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::address::Address;
 use crate::decision::{Action, Decision, OperationKind, QuarantineReason};
 use crate::lease::soft_deadline;
 use crate::observation::{Directory, Initialize, Lease, Observation, Server};
@@ -33,6 +34,10 @@ pub enum Unsafe {
     TwoOperations,
     /// The lease would be given back while the server is a primary, or may become one.
     ReleaseAsPrimary,
+    /// The virtual address would be put on a host whose server is not a primary under a valid lease of that epoch.
+    AddressWithoutLease,
+    /// The lease would be given back while the virtual address stays.
+    AddressOutlivesLease,
     /// The identity would be recorded by a member that does not hold the lease.
     RecordWithoutLease,
 }
@@ -50,6 +55,8 @@ impl fmt::Display for Unsafe {
             Self::BootstrapBesideData => "a cluster would be made beside data",
             Self::TwoOperations => "two operations would run at once",
             Self::ReleaseAsPrimary => "the lease would be given back by a server that is a primary or may become one",
+            Self::AddressWithoutLease => "the virtual address would be on a host that is not the primary",
+            Self::AddressOutlivesLease => "the virtual address would stay on a host that gives the lease back",
             Self::RecordWithoutLease => "the identity would be recorded without the lease",
         })
     }
@@ -58,6 +65,7 @@ impl fmt::Display for Unsafe {
 /// The rules that `decision` breaks; none for a sound one.
 pub fn check(settings: &Settings, seen: &Observation, decision: &Decision) -> Vec<Unsafe> {
     let mut broken = Vec::new();
+    check_address(settings, seen, decision, &mut broken);
     let mut busy = seen.operation.is_some();
     for action in &decision.actions {
         match action {
@@ -99,6 +107,21 @@ pub fn check(settings: &Settings, seen: &Observation, decision: &Decision) -> Ve
         }
     }
     broken
+}
+
+fn check_address(settings: &Settings, seen: &Observation, decision: &Decision, broken: &mut Vec<Unsafe>) {
+    let covered = |epoch| seen.valid_lease(settings).is_some_and(|lease| lease.epoch == epoch);
+    match decision.address {
+        Address::Held { epoch } if !covered(epoch) || seen.primary().is_none() => {
+            broken.push(Unsafe::AddressWithoutLease);
+        }
+        Address::Kept { epoch } if !covered(epoch) => broken.push(Unsafe::AddressWithoutLease),
+        _ => {}
+    }
+    let released = decision.actions.iter().any(|action| matches!(action, Action::ReleaseLease { .. }));
+    if released && decision.address != Address::Gone {
+        broken.push(Unsafe::AddressOutlivesLease);
+    }
 }
 
 fn check_operation(settings: &Settings, seen: &Observation, kind: &OperationKind, broken: &mut Vec<Unsafe>) {

@@ -38,6 +38,8 @@ impl<'a> Server<'a> {
             new_session: true,
             stdin_null: true,
             oom_score_adj,
+            // What the agent may do to the host's addresses is nothing for a database.
+            drop_ambient_capabilities: true,
             cgroup_procs: leaf.map(Leaf::procs).transpose()?,
             // A first help only: it does not reach the backends.
             parent_death_signal: Some(Signal::KILL),

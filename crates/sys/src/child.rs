@@ -85,6 +85,9 @@ pub struct ChildSetup {
     pub cgroup_procs: Option<OwnedFd>,
     /// User and groups to change to; needs root.
     pub credentials: Option<Credentials>,
+    /// Give up the capabilities that the parent hands on to whatever it executes (`AmbientCapabilities` of systemd): the child needs none.
+    /// A failure is not an error: a kernel that knows no such capabilities hands none on.
+    pub drop_ambient_capabilities: bool,
     /// Signal that the child gets when the **thread** that made it ends. Changing credentials clears it, so it is set
     /// after them; then the parent is compared, for it may have ended before.
     pub parent_death_signal: Option<Signal>,
@@ -124,6 +127,9 @@ impl ChildSetup {
                 check(libc::setgroups(credentials.groups.len(), credentials.groups.as_ptr()))?;
                 check(libc::setgid(credentials.gid))?;
                 check(libc::setuid(credentials.uid))?;
+            }
+            if self.drop_ambient_capabilities {
+                libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
             }
             if let Some(signal) = self.parent_death_signal {
                 check(libc::prctl(libc::PR_SET_PDEATHSIG, signal.as_raw()))?;

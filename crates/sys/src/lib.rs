@@ -12,6 +12,7 @@ pub mod command;
 pub mod durable;
 pub mod inherited;
 pub mod lock;
+pub mod packet;
 pub mod pidfd;
 pub mod process;
 pub mod proctree;

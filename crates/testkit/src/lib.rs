@@ -12,6 +12,7 @@
 //! Writer ── commits to whichever server accepts it, remembers what was acknowledged
 //! ```
 
+pub mod address_watch;
 pub mod clock;
 pub mod cluster;
 pub mod debian;
@@ -34,6 +35,7 @@ pub mod wait;
 pub mod writer;
 pub mod zookeeper;
 
+pub use address_watch::AddressWatch;
 pub use cluster::Cluster;
 pub use dirs::TempDir;
 pub use etcd::{ETCD, Etcd};

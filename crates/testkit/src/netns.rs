@@ -1,6 +1,7 @@
 //! A network of hosts on this machine: one network namespace for each, joined by a bridge, each link can be cut.
 //!
 //! ```text
+//!   (and fd00:d5:0:N::/64)
 //!   this machine: bridge 10.213.N.254 ──┬── veth ── namespace of host 1: 10.213.N.1
 //!                                       ├── veth ── namespace of host 2: 10.213.N.2
 //!                                       └── ...
@@ -9,7 +10,7 @@
 //! Needs root. Two networks at once take different numbers N, held by a lock as ports are.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
@@ -86,6 +87,11 @@ impl Network {
         self.address(OWN_ADDRESS)
     }
 
+    /// The IPv6 address of a host; 254 stands for this machine.
+    pub fn address6(&self, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 213, 0, u16::from(self.number), 0, 0, 0, u16::from(host))
+    }
+
     /// The name of a host's namespace, for [`crate::HostProgram::inside`].
     pub fn namespace(&self, host: u8) -> String {
         format!("pgb{}-{host}", self.number)
@@ -121,7 +127,8 @@ impl Network {
         find(other, one)
     }
 
-    fn bridge(&self) -> String {
+    /// The bridge: the interface of this machine in it.
+    pub fn bridge(&self) -> String {
         format!("pgb{}", self.number)
     }
 
@@ -135,6 +142,7 @@ impl Network {
         // Without spanning tree and its delay, a port forwards as soon as it is there.
         ip(&format!("link add {bridge} type bridge stp_state 0 forward_delay 0"))?;
         ip(&format!("address add {}/24 dev {bridge}", self.own_address()))?;
+        ip(&format!("address add {}/64 dev {bridge} nodad", self.address6(OWN_ADDRESS)))?;
         ip(&format!("link set {bridge} up"))?;
         for host in self.hosts() {
             let (namespace, port) = (self.namespace(host), self.port(host));
@@ -142,6 +150,7 @@ impl Network {
             ip(&format!("link add {port} type veth peer name eth0 netns {namespace}"))?;
             ip(&format!("link set {port} master {bridge} up"))?;
             ip(&format!("-n {namespace} address add {}/24 dev eth0", self.address(host)))?;
+            ip(&format!("-n {namespace} address add {}/64 dev eth0 nodad", self.address6(host)))?;
             ip(&format!("-n {namespace} link set lo up"))?;
             ip(&format!("-n {namespace} link set eth0 up"))?;
         }

@@ -42,6 +42,7 @@ mod tests {
         let decision = Decision {
             actions: Vec::new(),
             renew: true,
+            address: pgbaton_core::Address::Gone,
             unfit: None,
             wake_at: BootTime(0),
             memory,

@@ -43,7 +43,15 @@ mod tests {
         let seen = stage.world.observe(0);
         let memory = seen.memory.clone();
         let report = vec![Finding { step: Step::Race, verdict: Verdict::Blocked(String::new()) }];
-        let decision = Decision { actions: Vec::new(), renew: true, unfit: None, wake_at: BootTime(0), memory, report };
+        let decision = Decision {
+            actions: Vec::new(),
+            renew: true,
+            address: pgbaton_core::Address::Gone,
+            unfit: None,
+            wake_at: BootTime(0),
+            memory,
+            report,
+        };
         let moment = Moment::Decided { member: 0, observation: &seen, decision: &decision };
         assert_eq!(stage.witness(&moment).as_deref(), Some("L7"));
     }

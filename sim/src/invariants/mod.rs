@@ -1,5 +1,7 @@
 //! What must hold, one file each. An invariant sees everything, at every moment that matters to it; it never acts.
 
+pub(crate) mod a1;
+pub(crate) mod a2;
 mod chronicle;
 pub(crate) mod l1;
 pub(crate) mod l2;
@@ -105,6 +107,8 @@ impl Monitor {
             ("S17", Box::new(s17::OperatorsWord::default())),
             ("S18", Box::new(s18::GuardOutlives)),
             ("S19", Box::new(s19::LastProvenRole::new(members))),
+            ("A1", Box::new(a1::OneAddress::new(members))),
+            ("A2", Box::new(a2::AddressFollows)),
             ("L1", Box::new(l1::OneLeader)),
             ("L2", Box::new(l2::AllFollow)),
             ("L3", Box::new(l3::NoFlapping)),

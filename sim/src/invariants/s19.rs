@@ -64,6 +64,7 @@ mod tests {
         let decision = |stage: &Stage| Decision {
             actions: Vec::new(),
             renew: true,
+            address: pgbaton_core::Address::Gone,
             unfit: None,
             wake_at: BootTime(0),
             memory: stage.world.hosts[0].agent.memory.clone(),

@@ -138,6 +138,7 @@ mod tests {
         let decision = Decision {
             actions: vec![acquire],
             renew: true,
+            address: pgbaton_core::Address::Gone,
             unfit: None,
             wake_at: BootTime(3),
             memory: observation.memory.clone(),

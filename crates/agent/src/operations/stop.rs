@@ -46,6 +46,7 @@ async fn handover(context: &Context) -> Result<Outcome, OperationError> {
     if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
         tracing::info!(error = %chain(&error), "the checkpoint before the handover did not complete");
     }
+    context.address.leave().await;
     context.guard.signal(SIGINT)?;
     // The lease is renewed meanwhile; longer than this nobody shall wait for writes.
     let within = context.config().settings.retry_timeout;

@@ -23,12 +23,25 @@ struct Shown {
     /// Why a handover was called off or refused last; absent after one that went through.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_handover: Option<String>,
+    /// The virtual address on this host; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<ShownAddress>,
     /// The poolers that live and follow this cluster, with what they have said last.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     poolers: BTreeMap<String, PoolerRecord>,
     /// How this member's node of the store is; absent when it does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<StoreNode>,
+}
+
+/// The virtual address on this host.
+#[derive(Serialize)]
+struct ShownAddress {
+    /// The reign in which this host is to have it; absent: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_epoch: Option<u64>,
+    /// The addresses that are on the interface, with their prefix.
+    present: Vec<String>,
 }
 
 /// This member's node of the store.
@@ -84,9 +97,13 @@ pub(super) async fn explain(shared: &Shared) -> Answer {
         would_lead: would_lead(now),
         caveats: caveats(now),
     };
+    let address = now
+        .address
+        .as_ref()
+        .map(|status| ShownAddress { held_epoch: status.held.map(|epoch| epoch.0), present: status.present.clone() });
     let poolers = now.keys.iter().filter_map(|(key, pair)| Some((key.strip_prefix(POOLERS)?.to_owned(), pair)));
     let poolers = poolers.map(|(name, pair)| (name, serde_json::from_slice(&pair.value).unwrap_or_default())).collect();
-    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), poolers, store })
+    Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), address, poolers, store })
 }
 
 fn guarantee(text: &str) -> Guarantee {

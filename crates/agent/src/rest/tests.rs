@@ -192,6 +192,7 @@ fn standby() -> Snapshot {
         store_last_seen: 7,
         next_run: now + Duration::from_secs(3600),
         guarantee: "lease",
+        address: None,
         alarms: Vec::new(),
     }
 }

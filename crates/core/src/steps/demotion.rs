@@ -36,6 +36,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         return plan.taken(Step::Demotion, "takes the lease again");
     }
     plan.memory.handover = None;
+    plan.end_reign();
     if mode == StopMode::Kill {
         plan.renew = false;
     }
@@ -53,6 +54,7 @@ fn unguarded(plan: &mut Plan<'_>) -> Flow {
         return plan.pass(Step::Demotion, "the server is not a primary");
     }
     let reason = "the server was not started by the guard: stops it, to start it anew";
+    plan.end_reign();
     if !stop_under_way(seen, StopMode::Fast) {
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });
     }

@@ -292,6 +292,7 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
 pub(crate) fn release(plan: &mut Plan<'_>, lease: Lease, why: impl Into<String>) -> Flow {
     let seen = plan.seen;
     let why = why.into();
+    plan.end_reign();
     if seen.may_be_primary(&plan.memory, plan.settings) {
         plan.renew = false;
         plan.begin(OperationKind::Stop { mode: StopMode::Fast });

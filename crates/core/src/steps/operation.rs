@@ -35,6 +35,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 format!("{}: given up, the lease is lost; paused: the server is left alone", operation.kind),
             );
         }
+        plan.end_reign();
         plan.begin(OperationKind::Stop { mode: crate::decision::StopMode::Kill });
         return plan.taken(Step::Operation, format!("{}: the lease is lost", operation.kind));
     }

@@ -16,6 +16,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     if can_hand_over && switchover::for_termination(plan) == Flow::Settled {
         return Flow::Settled;
     }
+    plan.end_reign();
     if plan.settings.paused && !seen.stopped() && !at_handover {
         if seen.guard.armed {
             plan.act(Action::DisarmGuard { why: Disarm::Paused });

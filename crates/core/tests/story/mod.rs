@@ -10,7 +10,7 @@ use pgbaton_core::observation::{
     LeaderKey, Lease, Listed, Local, MemberFacts, Operation, Orders, Outcome, PeerAnswer, PoolerFacts, PrimaryStatus,
     Reservation, Server, StandbyStatus, StoreView, Work,
 };
-use pgbaton_core::{Action, Decision, Memory, Observation, Settings, Verdict, WithoutPause, decide, safety};
+use pgbaton_core::{Action, Address, Decision, Memory, Observation, Settings, Verdict, WithoutPause, decide, safety};
 use pgbaton_types::{BootTime, Epoch, Lsn, MemberName, Revision, ShutdownCheckpoint, SystemId, TimelineId};
 
 use words::Words;
@@ -28,6 +28,9 @@ pub(crate) fn run(text: &str) -> Result<String, String> {
             // The block that was told before is replaced by what happens.
             while lines.next_if(|(_, line)| !line.trim().is_empty()).is_some() {}
             out.push_str(&stage.decide());
+        } else if words == "address" {
+            while lines.next_if(|(_, line)| !line.trim().is_empty()).is_some() {}
+            out.push_str(&stage.address());
         } else if words == "asked" {
             while lines.next_if(|(_, line)| !line.trim().is_empty()).is_some() {}
             out.push_str(&stage.asked());
@@ -87,6 +90,15 @@ impl Stage {
         }
         self.carry_over(&decision);
         block
+    }
+
+    /// What becomes of the virtual address.
+    fn address(&self) -> String {
+        match decide(&self.settings, &self.seen).address {
+            Address::Held { epoch } => format!("----\nthe address is held in {epoch}\n"),
+            Address::Kept { epoch } => format!("----\nthe address is as it was in {epoch}\n"),
+            Address::Gone => "----\nthe address is gone\n".to_owned(),
+        }
     }
 
     /// What this member says to others that ask whether it would lead.

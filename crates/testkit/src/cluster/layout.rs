@@ -57,6 +57,12 @@ pub struct Options {
     pub parameters: Vec<String>,
     /// More lines at the top level of every member's file.
     pub extra: String,
+    /// The lines of the section `address`, with its indentation; `{network}` in it stands for the first three numbers of the members'
+    /// network, `{network6}` for the first half of its IPv6 addresses, `{directory}` for the member's directory. Then the servers
+    /// listen at every address.
+    pub virtual_address: Option<String>,
+    /// Members may change addresses and send packets of their own, as a systemd unit would allow it. Needs root.
+    pub network_rights: bool,
     /// PostgreSQL's programs; none: the installed ones.
     pub bin_dir: Option<PathBuf>,
 }
@@ -76,6 +82,8 @@ impl Default for Options {
             dcs: Vec::new(),
             parameters: Vec::new(),
             extra: String::new(),
+            virtual_address: None,
+            network_rights: false,
             bin_dir: None,
         }
     }
@@ -154,6 +162,17 @@ impl Member {
         format!("raft:\n  data_dir: {directory}/raft\n  self_addr: {raft}\n  password: {RAFT_PASSWORD}\n{partners}")
     }
 
+    /// The section of the virtual address.
+    fn address_section(&self, lines: &str) -> String {
+        let octets = match self.postgres.ip() {
+            IpAddr::V4(address) => address.octets(),
+            IpAddr::V6(_) => Ipv4Addr::LOCALHOST.octets(),
+        };
+        let network = format!("{}.{}.{}", octets[0], octets[1], octets[2]);
+        let lines = lines.replace("{network}", &network).replace("{network6}", &format!("fd00:d5:0:{:x}", octets[2]));
+        format!("address:\n{}", lines.replace("{directory}", &self.directory.display().to_string()))
+    }
+
     /// Its configuration, in Patroni's format; `etcd` are the endpoints of the store, if it is one.
     pub(super) fn yaml(&self, options: &Options, members: &[Self], etcd: Option<&[String]>, bin_dir: &Path) -> String {
         let Self { name, postgres, rest, .. } = self;
@@ -163,6 +182,11 @@ impl Member {
         };
         let Options { ttl, loop_wait, retry_timeout, max_connections, extra, .. } = options;
         let (directory, bin_dir) = (self.directory.display(), bin_dir.display());
+        let address = options.virtual_address.as_ref().map(|lines| self.address_section(lines)).unwrap_or_default();
+        let listen = match options.virtual_address {
+            Some(_) => format!("\"*:{}\"", postgres.port()),
+            None => postgres.to_string(),
+        };
         let dcs = indented(4, &options.dcs);
         let parameters = indented(8, &options.parameters);
         format!(
@@ -191,8 +215,9 @@ restapi:
     - host all all 127.0.0.0/8 scram-sha-256
     - host replication replicator 10.213.0.0/16 scram-sha-256
     - host all all 10.213.0.0/16 scram-sha-256
+    - host all all fd00:d5::/48 scram-sha-256
 postgresql:
-  listen: {postgres}
+  listen: {listen}
   connect_address: {postgres}
   data_dir: {directory}/data
   bin_dir: {bin_dir}
@@ -210,7 +235,7 @@ postgresql:
   parameters:
     unix_socket_directories: {directory}
     shared_buffers: 32MB
-{extra}"
+{address}{extra}"
         )
     }
 }

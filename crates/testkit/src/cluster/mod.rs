@@ -149,12 +149,44 @@ impl Cluster {
     /// Starts a member that does not run.
     pub fn start(&mut self, member: usize) -> Outcome {
         let this = &self.members[member];
-        let launch = Launch::new(self.program.clone(), this.log())
-            .user(&this.user)
+        let launch = if self.options.network_rights {
+            self.with_network_rights(member)
+        } else {
+            Launch::new(self.program.clone(), this.log()).user(&this.user)
+        };
+        let launch = launch
             .env("TMPDIR", std::env::temp_dir().to_string_lossy())
             .args(["agent".to_owned(), self.config(member).display().to_string()]);
         self.agents[member] = Some(self.hosts[member].borrow_mut().launch(&launch)?);
         Ok(())
+    }
+
+    /// What starts a member with the rights to change addresses.
+    fn with_network_rights(&self, member: usize) -> Launch {
+        let this = &self.members[member];
+        let (uid, gid) = (this.user.uid, this.user.gid);
+        let rights = "+net_admin,+net_raw";
+        let mut launch = Launch::new("setpriv", this.log()).user(&this.user).args([
+            format!("--reuid={uid}"),
+            format!("--regid={gid}"),
+            "--clear-groups".to_owned(),
+            format!("--inh-caps={rights}"),
+            format!("--ambient-caps={rights}"),
+            self.program.display().to_string(),
+        ]);
+        // It changes the user itself, when it has set the rights aside.
+        launch.user = None;
+        launch
+    }
+
+    /// The network that its members are in, if they are in one.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// Runs SQL on whichever server is at this address.
+    pub fn sql_at(&self, address: SocketAddr, statement: &str) -> Outcome<Rows> {
+        servers::rows(address, SUPERUSER, SUPERUSER_PASSWORD, statement)
     }
 
     /// Starts all members that do not run, in their order.
