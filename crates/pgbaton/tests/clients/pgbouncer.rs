@@ -81,6 +81,17 @@ impl Led {
         Ok(rows.iter().filter_map(value).collect())
     }
 
+    fn setting(&self, name: &str) -> String {
+        let rows = self.client("pgbouncer", ADMIN).unwrap().simple_query("SHOW CONFIG").unwrap();
+        let value = |row: &SimpleQueryMessage| match row {
+            SimpleQueryMessage::Row(row) => {
+                row.get("value").filter(|_| row.get("key") == Some(name)).map(str::to_owned)
+            }
+            _ => None,
+        };
+        rows.iter().find_map(value).unwrap()
+    }
+
     fn paused(&self, wanted: bool) {
         let wanted = if wanted { "1" } else { "0" };
         wait::until(&format!("paused to be {wanted}"), LIMIT, || {
@@ -155,6 +166,8 @@ fn a_switchover_costs_clients_of_pgbouncer_no_transaction() {
         primary = next;
         cluster.wait_healthy(LIMIT).unwrap();
     }
+    // What a reload takes back is set again with it: who comes first after a pause would wait for 15 s.
+    assert_eq!(led.setting("server_login_retry"), "0.1");
     let output = pgbench.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let complaints = String::from_utf8_lossy(&output.stderr);
