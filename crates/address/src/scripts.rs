@@ -1,5 +1,6 @@
 //! What is run at each change, in order, on a thread of its own: nobody waits for a script.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -46,20 +47,28 @@ impl State {
 pub(crate) struct Runner {
     changes: Sender<State>,
     thread: JoinHandle<()>,
+    state_file: Option<PathBuf>,
 }
 
 impl Runner {
     pub(crate) fn start(settings: Settings) -> std::io::Result<Self> {
         let (changes, told) = channel();
+        let state_file = settings.state_file.clone();
         let thread = std::thread::Builder::new()
             .name("address scripts".to_owned())
             .stack_size(crate::keeper::STACK_BYTES)
             .spawn(move || follow(&settings, &told))?;
-        Ok(Self { changes, thread })
+        Ok(Self { changes, thread, state_file })
     }
 
     /// Has everything be done that belongs to a change.
     pub(crate) fn tell(&self, state: State) {
+        // Before any script: what tracks it shall not wait for them.
+        if let Some(path) = &self.state_file
+            && let Err(error) = state_file::write(path, state.is_primary())
+        {
+            tracing::error!(error = %chain(&error), "the state file was not written: what tracks it does not know who leads");
+        }
         // It fails when the thread has panicked, which the log says.
         let _ = self.changes.send(state);
     }
@@ -73,11 +82,6 @@ impl Runner {
 fn follow(settings: &Settings, told: &Receiver<State>) {
     let mut was_up = None;
     while let Ok(state) = told.recv() {
-        if let Some(path) = &settings.state_file
-            && let Err(error) = state_file::write(path, state.is_primary())
-        {
-            tracing::error!(error = %chain(&error), "the state file was not written: what tracks it does not know who leads");
-        }
         let up = matches!(state, State::Master(_));
         // As UCARP: also once at the start, for what a life before has left.
         let turned = was_up.replace(up) != Some(up);

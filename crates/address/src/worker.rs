@@ -26,6 +26,8 @@ use crate::status::Status;
 const WORTH_IT: Duration = Duration::from_millis(50);
 
 /// How long before the moment at which a whole number of seconds is left the rest is given: a thread that wakes too late would give a second
+/// Pause before an address that could not be taken away is tried again: another host is about to have it.
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 /// less.
 const EARLY: Duration = Duration::from_millis(20);
 
@@ -172,6 +174,9 @@ impl Worker {
         if !problems.is_empty() {
             self.look_later();
         }
+        if !well && self.holding == Holding::Gone {
+            self.look_at = Some(now() + REMOVE_AGAIN);
+        }
         self.say(&problems);
         well
     }
@@ -295,6 +300,10 @@ impl Worker {
         }
         let before = self.put.get(&address).copied();
         let Some(lifetime) = lifetime(now, end, Bugs::default()) else {
+            // A kernel that was itself away, with its host, does not know how late it is.
+            if there.is_some() && now.reached(end) {
+                netlink.remove(interface, address)?;
+            }
             self.gone_by_itself(address, there);
             return Ok(());
         };
@@ -306,6 +315,14 @@ impl Worker {
             return Ok(());
         }
         netlink.put(interface, address, lifetime)?;
+        // This thread may have stood still before the kernel was asked, which counts from then.
+        let after = self::now();
+        if !end.reached(after + lifetime + OVERSTAY_MAX) {
+            match self::lifetime(after, end, Bugs::default()) {
+                Some(shorter) => netlink.put(interface, address, shorter)?,
+                None => netlink.remove(interface, address)?,
+            }
+        }
         self.put.insert(address, now + lifetime);
         match (there, before) {
             (Some(_), Some(_)) => return Ok(()),

@@ -22,7 +22,7 @@ use crate::clock;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long sessions through a router may go on when the agent ends: whoever restarts it wants the server back.
-const END_TIME: Duration = Duration::from_secs(5);
+pub(crate) const END_TIME: Duration = Duration::from_secs(5);
 /// One that ran for this long had started well.
 const LIVED: Duration = Duration::from_secs(30);
 
@@ -30,6 +30,9 @@ const LIVED: Duration = Duration::from_secs(30);
 pub(crate) async fn run(config: Option<PathBuf>, mut wanted: watch::Receiver<bool>, stop: CancellationToken) {
     let mut pause = FIRST_PAUSE;
     loop {
+        if stop.is_cancelled() {
+            return;
+        }
         if !*wanted.borrow_and_update() {
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -102,7 +102,13 @@ impl PgbouncerConfig {
             FileConfig::read(&file, node, FILE_KEYS, Some("pgbouncer"), findings)
         });
         let seconds = |key: &str, otherwise: Duration, findings: &mut Findings| {
-            section.seconds(key, findings).unwrap_or(otherwise)
+            let given = section.seconds(key, findings);
+            if given.is_some_and(|time| time.is_zero()) {
+                let (path, place) = (section.path_of(key), section.get(key).map_or(&node.place, |node| &node.place));
+                let message = format!("{path}: expected a time longer than 0");
+                findings.error(&path, place, message, "give a number of seconds");
+            }
+            given.unwrap_or(otherwise)
         };
         let state_file = absolute(section, "state_file", &state_file?, findings)?;
         Some(Self {

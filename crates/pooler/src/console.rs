@@ -1,6 +1,7 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
@@ -60,6 +61,8 @@ pub(crate) struct Link {
 /// A connection to a console.
 pub(crate) struct Console {
     client: Client,
+    /// It has not answered once: what comes next could be the answer to that.
+    late: AtomicBool,
 }
 
 impl Console {
@@ -70,11 +73,11 @@ impl Console {
         let (client, connection) = connected.map_err(late)?.map_err(ConsoleError::Connect)?;
         // It ends with the client, and what ended it is seen by the next command.
         tokio::spawn(connection);
-        Ok(Self { client })
+        Ok(Self { client, late: AtomicBool::new(false) })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.late.load(Ordering::Relaxed)
     }
 
     /// Returns when no server connection of the database is left.
@@ -92,10 +95,12 @@ impl Console {
         done
     }
 
-    /// These commands one after the other, with nothing in between for clients to come in.
+    /// These commands one after the other, with nothing in between for clients to come in; all of them, whatever comes of one. The first error
+    /// is the one that is told.
     pub(crate) async fn all(&self, commands: &[String]) -> Result<(), ConsoleError> {
         // Written at once: PgBouncer works off what it has received from one client before it looks at another one.
-        try_join_all(commands.iter().map(|command| self.command(command, ANSWER_WITHIN))).await.map(|_| ())
+        let answers = join_all(commands.iter().map(|command| self.command(command, ANSWER_WITHIN))).await;
+        answers.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     pub(crate) async fn databases(&self) -> Result<Vec<Database>, ConsoleError> {
@@ -138,7 +143,10 @@ impl Console {
 
     async fn command(&self, command: &str, within: Duration) -> Result<Vec<SimpleQueryRow>, ConsoleError> {
         let answered = timeout(within, self.client.simple_query(command)).await;
-        let late = |_| ConsoleError::Late { command: command.to_owned(), within };
+        let late = |_| {
+            self.late.store(true, Ordering::Relaxed);
+            ConsoleError::Late { command: command.to_owned(), within }
+        };
         let failed = |source| ConsoleError::Command { command: command.to_owned(), source };
         let messages = answered.map_err(late)?.map_err(failed)?;
         let row = |message| match message {

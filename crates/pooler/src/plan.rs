@@ -47,6 +47,10 @@ pub enum Step {
 
 /// Decides. An older reign than the one that is followed changes nothing.
 pub(crate) fn next(before: &Before, baton: &Baton, now: BootTime) -> Step {
+    // Before everything else: whatever keeps another primary from being followed, nobody waits for it any longer.
+    if before.held.is_some_and(|held| now.reached(held.until)) {
+        return Step::GiveUp;
+    }
     let serves = baton.epoch.filter(|_| baton.primary.is_some());
     if let Some(epoch) = serves
         && before.followed.is_none_or(|followed| epoch > followed)
@@ -57,11 +61,7 @@ pub(crate) fn next(before: &Before, baton: &Baton, now: BootTime) -> Step {
     let asked = baton.pausing.filter(|pausing| Some(pausing.epoch) == baton.epoch);
     if let Some(held) = before.held {
         let called_off = baton.epoch == Some(held.epoch) && asked.is_none_or(|asked| asked.id != held.id);
-        return match () {
-            () if now.reached(held.until) => Step::GiveUp,
-            () if called_off => Step::GoOn,
-            () => Step::Nothing,
-        };
+        return if called_off { Step::GoOn } else { Step::Nothing };
     }
     match asked {
         Some(asked)
@@ -141,6 +141,7 @@ mod tests {
         assert_eq!(next(&held, &baton(Some(6), true, None), NOW), Step::Follow(Epoch(6)));
         assert_eq!(next(&held, &baton(Some(5), true, None), NOW), Step::GoOn);
         assert_eq!(next(&held, &baton(None, false, None), BootTime(2000)), Step::GiveUp);
+        assert_eq!(next(&held, &baton(Some(6), true, None), BootTime(2000)), Step::GiveUp, "it could not be followed");
         // A process that was started in the middle knows the pause, but not whom it followed.
         let found = before(Some((5, 7, 2000)), None, None);
         assert_eq!(next(&found, &baton(Some(5), true, Some((5, 7))), NOW), Step::Nothing);

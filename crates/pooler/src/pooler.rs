@@ -4,7 +4,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use pgbaton_api::Baton;
 use pgbaton_api::layout::PoolerRecord;
-use pgbaton_types::{BootTime, Epoch, chain};
+use pgbaton_types::{BootTime, Epoch, MemberName, chain};
 
 use crate::console::{Console, ConsoleError, of_database};
 use crate::kept::Kept;
@@ -59,11 +59,12 @@ impl Pooler {
     /// Nothing is done yet; what an earlier process left is read.
     pub fn new(settings: Settings) -> Self {
         let kept = Kept::read(&settings.kept);
+        let followed = kept.followed.as_ref().map(|(epoch, _)| *epoch);
         Self {
             settings,
             console: None,
             watcher: None,
-            before: Before::default(),
+            before: Before { followed, ..Before::default() },
             record: PoolerRecord::default(),
             kept,
             old_since: None,
@@ -133,7 +134,7 @@ impl Pooler {
                 ours.push(name.clone());
             }
         }
-        self.watch(until).await.map_err(PoolerError::Watcher)?;
+        self.watch(&ours, until).await.map_err(PoolerError::Watcher)?;
         self.kept.paused.clone_from(&ours);
         self.keep()?;
         self.shorten_login_retry().await?;
@@ -166,7 +167,6 @@ impl Pooler {
     /// [`PoolerError`]; it is to be tried again.
     pub async fn go_on(&mut self, why: &str) -> Result<(), PoolerError> {
         self.let_go().await?;
-        self.before.held = None;
         tracing::info!(pooler = self.settings.name, "clients go on: {why}");
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Pooler {
         for name in &paused {
             console.resume(name).await?;
         }
-        self.released().await
+        self.released(Vec::new()).await
     }
 
     /// Leads to the primary of a reign: its file is read anew, connections to servers as they were are closed, and what they said of
@@ -185,30 +185,47 @@ impl Pooler {
     ///
     /// # Errors
     /// [`PoolerError`]; it is to be tried again.
-    pub async fn follow(&mut self, epoch: Epoch) -> Result<(), PoolerError> {
+    pub async fn follow(&mut self, epoch: Epoch, primary: &MemberName) -> Result<(), PoolerError> {
         self.shorten_login_retry().await?;
-        let paused = self.kept.paused.clone();
-        let databases: Vec<String> = self.settings.databases().cloned().collect();
-        let mut commands = vec!["RELOAD".to_owned()];
-        // What was set goes with a reload (PgBouncer 1.18).
-        commands.extend(self.kept.login_retry.is_some().then(|| set_login_retry(&LOGIN_RETRY.to_string())));
-        if paused.is_empty() {
+        let held = self.kept.paused.clone();
+        let mut commands = self.reading();
+        if held.is_empty() {
             // The file may have brought databases.
             self.console().await?.all(&commands).await?;
             commands.clear();
         }
-        let console = self.console().await?;
-        let known = console.databases().await?;
-        let there = databases.iter().filter(|name| known.iter().any(|database| database.name == **name));
-        commands.extend(there.map(|name| of_database("RECONNECT", name)));
-        commands.extend(paused.iter().map(|name| of_database("RESUME", name)));
-        console.all(&commands).await?;
-        self.released().await?;
-        self.before.held = None;
+        let known = self.console().await?.databases().await?;
+        let there = |name: &&String| known.iter().any(|database| database.name == **name);
+        commands.extend(self.settings.databases().filter(there).map(|name| of_database("RECONNECT", name)));
+        let paused = |name: &&String| known.iter().any(|database| database.name == **name && database.paused);
+        commands.extend(held.iter().filter(paused).map(|name| of_database("RESUME", name)));
+        let done = self.console().await?.all(&commands).await;
+        let known = self.console().await?.databases().await?;
+        let still = held.into_iter().filter(|name| known.iter().any(|one| one.name == *name && one.paused)).collect();
+        self.released(still).await?;
+        done?;
+        let other = self.kept.followed.as_ref().is_some_and(|(_, before)| before != primary);
+        // Only then there may be connections that nobody closes.
+        self.old_since = other.then(now);
         self.before.followed = Some(epoch);
-        self.old_since = Some(now());
-        tracing::info!(pooler = self.settings.name, %epoch, "leads to the primary");
-        Ok(())
+        self.kept.followed = Some((epoch, primary.clone()));
+        tracing::info!(pooler = self.settings.name, %epoch, %primary, "leads to the primary");
+        self.keep()
+    }
+
+    /// Has the file of its databases read, which has changed without another primary.
+    ///
+    /// # Errors
+    /// [`PoolerError`]; it is to be tried again.
+    pub async fn reload(&mut self) -> Result<(), PoolerError> {
+        let commands = self.reading();
+        Ok(self.console().await?.all(&commands).await?)
+    }
+
+    /// What was set goes with a reload (PgBouncer 1.18), and is set again in the same breath.
+    fn reading(&self) -> Vec<String> {
+        let again = self.kept.login_retry.is_some().then(|| set_login_retry(&LOGIN_RETRY.to_string()));
+        std::iter::once("RELOAD".to_owned()).chain(again).collect()
     }
 
     /// What is to be looked at again and again: whether PgBouncer is there, whether old connections are left, and what was set for a while.
@@ -216,15 +233,10 @@ impl Pooler {
     /// # Errors
     /// [`PoolerError`]; it is to be tried again.
     pub async fn tend(&mut self) -> Result<(), PoolerError> {
-        let known = self.console().await?.databases().await?;
-        let missing = |name: &&String| known.iter().all(|database| database.name != **name);
-        if let Some(missing) = self.settings.databases().find(missing) {
-            return Err(PoolerError::NoDatabase(missing.clone()));
-        }
         if let Some(since) = self.old_since {
             let links = self.console().await?.links().await?;
             let old = |name: &&String| links.iter().any(|link| link.database == **name && link.close_needed);
-            let old: Vec<String> = self.settings.databases().filter(old).cloned().collect();
+            let old: Vec<String> = self.settings.writes.iter().filter(old).cloned().collect();
             if old.is_empty() {
                 self.old_since = None;
             } else if now().since(since) >= self.settings.kill_within {
@@ -234,7 +246,12 @@ impl Pooler {
         if self.login_retry_until.is_some_and(|until| now().reached(until)) {
             self.put_back().await?;
         }
-        Ok(())
+        let known = self.console().await?.databases().await?;
+        let missing = |name: &&String| known.iter().all(|database| database.name != **name);
+        match self.settings.databases().find(missing) {
+            Some(missing) => Err(PoolerError::NoDatabase(missing.clone())),
+            None => Ok(()),
+        }
     }
 
     /// A server that is frozen never ends a transaction, and its clients would wait for hours.
@@ -246,29 +263,41 @@ impl Pooler {
             "connections to the old primary have not ended: all clients of these databases are cut"
         );
         // KILL leaves the database paused: that must end as any pause does.
-        self.watch(now() + self.settings.hold_within).await.map_err(PoolerError::Watcher)?;
+        self.watch(databases, now() + self.settings.hold_within).await.map_err(PoolerError::Watcher)?;
         self.kept.paused = databases.to_vec();
         self.keep()?;
-        let commands = |command: &str| databases.iter().map(|name| of_database(command, name)).collect::<Vec<_>>();
-        let all = [commands("KILL"), commands("RESUME")].concat();
-        self.console().await?.all(&all).await?;
-        self.released().await
+        let kills: Vec<String> = databases.iter().map(|name| of_database("KILL", name)).collect();
+        let killed = self.console().await?.all(&kills).await;
+        self.let_go().await?;
+        Ok(killed?)
+    }
+
+    /// Puts back what was set for a while: this process ends.
+    ///
+    /// # Errors
+    /// [`PoolerError`]; the next one does it.
+    pub async fn leave(&mut self) -> Result<(), PoolerError> {
+        self.put_back().await
     }
 
     /// Tells the watcher, which is started if there is none.
-    async fn watch(&mut self, until: BootTime) -> io::Result<()> {
+    async fn watch(&mut self, databases: &[String], until: BootTime) -> io::Result<()> {
         if !self.watcher.as_mut().is_some_and(Watcher::lives) {
             self.watcher = Some(Watcher::start()?);
         }
         match &mut self.watcher {
-            Some(watcher) => watcher.hold(&self.settings, until).await,
+            Some(watcher) => watcher.hold(&self.settings.console, databases, until).await,
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    async fn released(&mut self) -> Result<(), PoolerError> {
-        self.kept.paused.clear();
-        self.keep()?;
+    /// Nobody is held any more but for these databases, which the next try is for.
+    async fn released(&mut self, still: Vec<String>) -> Result<(), PoolerError> {
+        self.kept.paused = still;
+        if !self.kept.paused.is_empty() {
+            return self.keep();
+        }
+        self.before.held = None;
         if let Some(watcher) = &mut self.watcher
             && let Err(error) = watcher.goes_on().await
         {
@@ -276,7 +305,7 @@ impl Pooler {
             tracing::debug!(%error, "the process that ends pauses was not told");
             self.watcher = None;
         }
-        Ok(())
+        self.keep()
     }
 
     async fn shorten_login_retry(&mut self) -> Result<(), PoolerError> {

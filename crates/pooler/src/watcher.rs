@@ -12,17 +12,17 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::console::{Console, ConsoleError};
-use crate::settings::{Address, Settings};
+use crate::settings::Address;
 
 /// The only argument, by which this program becomes the watcher.
 pub const WATCHER: &str = "watch-pauses";
-/// For how long it tries to end a pause: a PgBouncer that does not answer for so long holds nobody any more, or is restarted.
-const TRY_FOR: Duration = Duration::from_mins(1);
-/// Pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// The first and the longest pause between two tries to end a pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A line to the watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +55,8 @@ impl Watcher {
     }
 
     /// Tells it that databases may be paused from now on.
-    pub(crate) async fn hold(&mut self, settings: &Settings, until: BootTime) -> io::Result<()> {
-        let line = Line::Held { console: settings.console.clone(), databases: settings.writes.clone(), until: until.0 };
+    pub(crate) async fn hold(&mut self, console: &Address, databases: &[String], until: BootTime) -> io::Result<()> {
+        let line = Line::Held { console: console.clone(), databases: databases.to_vec(), until: until.0 };
         self.tell(&line).await
     }
 
@@ -83,31 +83,76 @@ pub fn watch_stdin() -> io::Result<()> {
 }
 
 async fn watch() -> io::Result<()> {
+    // A service manager that ends everything at once ends this process last: it goes when there is nothing left to watch.
+    let _ignored = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let pipe = Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let mut lines = BufReader::new(pipe).lines();
-    let mut held: Option<Line> = None;
+    let mut watched: Option<Watched> = None;
+    let mut alone = false;
     loop {
-        let until = match &held {
-            Some(Line::Held { until, .. }) => Some(BootTime(*until)),
-            _ => None,
-        };
+        if alone && watched.is_none() {
+            return Ok(());
+        }
         tokio::select! {
-            line = lines.next_line() => match line {
-                Ok(Some(line)) => held = serde_json::from_str(&line).ok(),
+            line = lines.next_line(), if !alone => match line {
+                Ok(Some(line)) => watched = Watched::of(&line),
                 // Whoever began the pause is gone.
-                Ok(None) | Err(_) => break,
+                Ok(None) | Err(_) => {
+                    alone = true;
+                    if let Some(watched) = &mut watched {
+                        watched.next = Some(BootTime::default());
+                    }
+                }
             },
-            () = passed(until) => {
-                if let Some(held) = held.take() {
-                    let_go(&held).await;
+            () = passed(watched.as_ref().and_then(|watched| watched.next)) => {
+                let Some(held) = &mut watched else { continue };
+                if held.let_go().await && alone {
+                    watched = None;
                 }
             }
         }
     }
-    if let Some(held) = held {
-        let_go(&held).await;
+}
+
+/// Databases that may be paused.
+struct Watched {
+    console: Address,
+    databases: Vec<String>,
+    /// When they are to be let go on; none: they were, and whoever keeps them has not said yet that it knows.
+    next: Option<BootTime>,
+    pause: Duration,
+    said: bool,
+}
+
+impl Watched {
+    fn of(line: &str) -> Option<Self> {
+        match serde_json::from_str(line).ok()? {
+            Line::Held { console, databases, until } => {
+                Some(Self { console, databases, next: Some(BootTime(until)), pause: FIRST_PAUSE, said: false })
+            }
+            Line::GoesOn => None,
+        }
     }
-    Ok(())
+
+    /// Lets them go on, and says whether that went well; otherwise it is tried again.
+    async fn let_go(&mut self) -> bool {
+        match resume(&self.console, &self.databases).await {
+            Ok(()) => {
+                tracing::warn!(databases = ?self.databases, "let the clients of a PgBouncer go on, whose keeper is gone");
+                self.next = None;
+                true
+            }
+            Err(error) => {
+                if !self.said {
+                    tracing::error!(error = %chain(&error), databases = ?self.databases, "the clients of a PgBouncer cannot be let go on; it is tried again");
+                    self.said = true;
+                }
+                self.next = Some(BootTime(pgbaton_sys::clock::boottime()) + self.pause);
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                false
+            }
+        }
+    }
 }
 
 /// When an instant is there; never without one.
@@ -119,21 +164,6 @@ async fn passed(until: Option<BootTime>) {
             return;
         }
         sleep(until.since(now)).await;
-    }
-}
-
-async fn let_go(line: &Line) {
-    let Line::Held { console, databases, .. } = line else { return };
-    let began = BootTime(pgbaton_sys::clock::boottime());
-    loop {
-        let error = match resume(console, databases).await {
-            Ok(()) => return tracing::warn!(?databases, "let the clients of a PgBouncer go on, whose keeper is gone"),
-            Err(error) => error,
-        };
-        if BootTime(pgbaton_sys::clock::boottime()).since(began) >= TRY_FOR {
-            return tracing::error!(error = %chain(&error), ?databases, "the clients of a PgBouncer could not be let go on");
-        }
-        sleep(RETRY_PAUSE).await;
     }
 }
 

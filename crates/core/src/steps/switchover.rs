@@ -169,14 +169,13 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
         answer.prepared == Some(lease.epoch) && own_position.bytes_ahead_of(answer.position) <= READY_LAG_MAX
     });
     if !ready {
-        if seen.now.since(handover.since) >= PREPARE_TIME {
-            return call_off(plan, &format!("{candidate} could not make itself ready in {} s", PREPARE_TIME.as_secs()));
+        // While poolers are asked, clients of others go on writing: the candidate may be behind for a moment.
+        let asked = plan.memory.pausing.map_or(Duration::ZERO, |_| plan.settings.pause_within);
+        let limit = PREPARE_TIME + asked;
+        if seen.now.since(handover.since) >= limit {
+            return call_off(plan, &format!("{candidate} could not make itself ready in {} s", limit.as_secs()));
         }
-        if seen.now.since(handover.asked) >= ASK_AGAIN {
-            plan.act(Action::PrepareCandidate { candidate: candidate.clone(), epoch: lease.epoch });
-            update(plan, |handover, now| handover.asked = now);
-        }
-        plan.wake_after(ASK_AGAIN);
+        prepare_again(plan, handover, &candidate, lease);
         return plan.blocked(Step::Switchover, format!("waits until {candidate} is ready"));
     }
     let left = soft_deadline(lease.deadline, lease.granted).since(seen.now);
@@ -186,7 +185,10 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
     }
     let but = match poolers(plan, lease) {
         Poolers::Hold => String::new(),
-        Poolers::Awaited(text) => return plan.blocked(Step::Switchover, text),
+        Poolers::Awaited(text) => {
+            prepare_again(plan, handover, &candidate, lease);
+            return plan.blocked(Step::Switchover, text);
+        }
         Poolers::DoNot(names) if plan.settings.without_pause == WithoutPause::CallOff => {
             return call_off(plan, &format!("{names} did not hold its clients"));
         }
@@ -198,6 +200,15 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
     });
     plan.begin(OperationKind::Stop { mode: StopMode::Handover });
     plan.taken(Step::Switchover, format!("{candidate} is ready: stops the server{but}"))
+}
+
+/// Where the candidate is must be known as it is now.
+fn prepare_again(plan: &mut Plan<'_>, handover: &Handover, candidate: &MemberName, lease: Lease) {
+    if plan.seen.now.since(handover.asked) >= ASK_AGAIN {
+        plan.act(Action::PrepareCandidate { candidate: candidate.clone(), epoch: lease.epoch });
+        update(plan, |handover, now| handover.asked = now);
+    }
+    plan.wake_after(ASK_AGAIN);
 }
 
 /// What the poolers do when they are asked to hold their clients.
@@ -244,7 +255,8 @@ fn poolers(plan: &mut Plan<'_>, lease: Lease) -> Poolers {
 pub(crate) fn release_poolers(plan: &mut Plan<'_>) {
     let Some(pausing) = plan.memory.pausing else { return };
     let later = plan.seen.store.cluster.leader.as_ref().is_some_and(|leader| leader.epoch > pausing.epoch);
-    if later || plan.memory.handover.is_none() && plan.seen.primary().is_some() {
+    let goes_on = plan.memory.handover.is_none() && !plan.seen.orders.terminate && plan.seen.primary().is_some();
+    if later || goes_on {
         plan.memory.pausing = None;
     }
 }
@@ -365,6 +377,7 @@ fn call_off(plan: &mut Plan<'_>, why: &str) -> Flow {
     if plan.seen.orders.terminate {
         return Flow::Pass;
     }
+    plan.memory.pausing = None;
     plan.taken(Step::Switchover, format!("called off: {why}"))
 }
 

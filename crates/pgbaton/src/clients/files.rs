@@ -25,11 +25,32 @@ pub(crate) struct Made {
     vars: BTreeMap<String, Value>,
 }
 
-/// Makes them until it is told to stop. A configuration that names an owner who does not exist changes nothing.
-pub(super) async fn run(files: Vec<Made>, mut parts: Parts) {
-    let mut files = Arc::new(files);
-    let mut said = vec![None; files.len()];
+/// Makes them until it is told to stop. An owner whom this host does not know (yet) keeps them from being made, and is looked up again.
+pub(super) async fn run(mut parts: Parts) {
+    let mut files: Arc<Vec<Made>> = Arc::default();
+    let mut said = Vec::new();
+    let mut wrong = None;
+    let mut known = false;
     loop {
+        if !known {
+            match made(&parts.file.borrow_and_update().files) {
+                Ok(anew) => {
+                    said = vec![None; anew.len()];
+                    files = Arc::new(anew);
+                    (known, wrong) = (true, None);
+                }
+                Err(failure) => {
+                    let message = failure.message();
+                    if message != wrong {
+                        tracing::error!(
+                            message = message.clone().unwrap_or_default(),
+                            "files are not made as configured"
+                        );
+                        wrong = message;
+                    }
+                }
+            }
+        }
         let view = parts.views.borrow_and_update().clone();
         if view.as_of.is_some() && !files.is_empty() {
             // Checks and commands take their time; everything else goes on meanwhile.
@@ -55,16 +76,7 @@ pub(super) async fn run(files: Vec<Made>, mut parts: Parts) {
                 if changed.is_err() {
                     return;
                 }
-                let anew = made(&parts.file.borrow_and_update().files);
-                match anew {
-                    Ok(anew) => {
-                        said = vec![None; anew.len()];
-                        files = Arc::new(anew);
-                    }
-                    Err(failure) => {
-                        tracing::error!(message = %failure.message().unwrap_or_default(), "the files stay as they were configured");
-                    }
-                }
+                known = false;
             }
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }

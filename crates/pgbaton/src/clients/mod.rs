@@ -44,6 +44,8 @@ struct Parts {
     views: watch::Receiver<View>,
     /// It is to end.
     stop: CancellationToken,
+    /// Who this is: the member's name, or the host's.
+    host: String,
 }
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration anew.
@@ -64,7 +66,8 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
     let (views, newest) = watch::channel(View::default());
     let (files, current) = watch::channel(Arc::clone(&file));
     let stop = CancellationToken::new();
-    let parts = Parts { file: current, views: newest, stop: stop.clone() };
+    let host = file.follower.name.as_ref().map_or_else(host_name, |member| member.as_str().to_owned());
+    let parts = Parts { file: current, views: newest, stop: stop.clone(), host };
     let mut running = JoinSet::new();
     // Alone, it says at once what is wrong with it.
     if let (Wanted::Router, Some(router)) = (wanted, &file.router) {
@@ -74,18 +77,24 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
     } else {
         running.spawn(router::run(parts.clone()));
     }
-    let made = made(&file.files)?;
-    running.spawn(files::run(made, parts.clone()));
-    let led = pgbouncer::led(&file.pgbouncer)?;
-    running.spawn(pgbouncer::run(led, cluster.clone(), parts.clone()));
-    running.spawn(publish::run(parts));
-    let following = tokio::spawn(follow::follow(cluster, views));
-    loop {
-        match signals.next().await {
-            Told::Stop => break,
-            Told::Reload => reload(config, wanted, &files),
-        }
+    if wanted == Wanted::Files {
+        made(&file.files)?;
     }
+    running.spawn(files::run(parts.clone()));
+    running.spawn(pgbouncer::run(cluster.clone(), parts.clone()));
+    running.spawn(publish::run(parts));
+    let mut following = tokio::spawn(follow::follow(cluster, views));
+    let failed = loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => break false,
+                Told::Reload => reload(config, wanted, &files),
+            },
+            // None of them ends by itself: whoever started this process starts another one.
+            Some(_) = running.join_next() => break true,
+            _ = &mut following => break true,
+        }
+    };
     stop.cancel();
     // The store is followed meanwhile: sessions that go on are bound to it.
     while let Some(ended) = running.join_next().await {
@@ -94,7 +103,12 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
         }
     }
     following.abort();
-    Ok(())
+    if failed { Err(Failure::text("Error: a part has ended before its time; this is a bug")) } else { Ok(()) }
+}
+
+/// What this host calls itself.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Takes the configuration anew. What is wrong with it changes nothing.

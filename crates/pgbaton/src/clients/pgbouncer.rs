@@ -22,6 +22,10 @@ use crate::cli::Failure;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after something that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The longest, when it fails again and again and nobody is held.
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How long clients that are held may go on waiting for the next primary when this process is told to end.
+const STOP_TIME: Duration = Duration::from_secs(4);
 /// For how long the store knows a pooler that says nothing any more.
 const SESSION_TTL: Duration = Duration::from_secs(10);
 /// How often it is told: several times in that.
@@ -30,13 +34,15 @@ const SESSION_INTERVAL: Duration = Duration::from_secs(2);
 const STORE_WITHIN: Duration = Duration::from_secs(2);
 
 /// One with the file of its databases.
-pub(super) struct Led {
+struct Led {
     pooler: Pooler,
     file: Option<Made>,
+    /// Its file has changed, and it has not read it yet.
+    unread: bool,
 }
 
 /// Those of a configuration.
-pub(super) fn led(all: &[PgbouncerConfig]) -> Result<Vec<Led>, Failure> {
+fn led(all: &[PgbouncerConfig]) -> Result<Vec<Led>, Failure> {
     all.iter()
         .map(|one| {
             let console = Address {
@@ -55,61 +61,55 @@ pub(super) fn led(all: &[PgbouncerConfig]) -> Result<Vec<Led>, Failure> {
                 kept: one.state_file.clone(),
             };
             let file = one.file.as_ref().map(|file| files::made(std::slice::from_ref(file))).transpose()?;
-            Ok(Led { pooler: Pooler::new(settings), file: file.and_then(|mut files| files.pop()) })
+            Ok(Led { pooler: Pooler::new(settings), file: file.and_then(|mut files| files.pop()), unread: false })
         })
         .collect()
 }
 
 /// Leads all of them until it is told to stop. Others take over when the configuration is read anew.
-pub(super) async fn run(first: Vec<Led>, cluster: Cluster, mut parts: Parts) {
-    let mut all = first;
-    let mut configured = parts.file.borrow_and_update().pgbouncer.clone();
+pub(super) async fn run(cluster: Cluster, mut parts: Parts) {
+    let mut running = JoinSet::new();
+    let mut stop = parts.stop.child_token();
+    let mut configured: Option<Vec<PgbouncerConfig>> = None;
     loop {
-        let stop = parts.stop.child_token();
-        let mut running = JoinSet::new();
-        for one in all {
-            let parts = Parts { stop: stop.clone(), ..parts.clone() };
-            running.spawn(lead(one, cluster.clone(), parts));
-        }
-        let anew = loop {
-            tokio::select! {
-                () = parts.stop.cancelled() => break None,
-                changed = parts.file.changed() => {
-                    if changed.is_err() {
-                        break None;
-                    }
-                    let now = parts.file.borrow_and_update().pgbouncer.clone();
-                    if now == configured {
-                        continue;
-                    }
-                    match led(&now) {
-                        Ok(anew) => {
-                            configured = now;
-                            break Some(anew);
-                        }
-                        Err(failure) => {
-                            tracing::error!(message = %failure.message().unwrap_or_default(), "the PgBouncers stay as they were configured");
-                        }
+        let now = parts.file.borrow_and_update().pgbouncer.clone();
+        if configured.as_ref() != Some(&now) {
+            match led(&now) {
+                Ok(anew) => {
+                    stop.cancel();
+                    while running.join_next().await.is_some() {}
+                    stop = parts.stop.child_token();
+                    for one in anew {
+                        let parts = Parts { stop: stop.clone(), ..parts.clone() };
+                        running.spawn(lead(one, cluster.clone(), parts));
                     }
                 }
+                Err(failure) => {
+                    tracing::error!(message = %failure.message().unwrap_or_default(), "these PgBouncers are not led");
+                }
             }
-        };
-        stop.cancel();
-        while running.join_next().await.is_some() {}
-        match anew {
-            Some(anew) => all = anew,
-            None => return,
+            configured = Some(now);
+        }
+        tokio::select! {
+            () = parts.stop.cancelled() => break,
+            changed = parts.file.changed() => if changed.is_err() { break },
         }
     }
+    stop.cancel();
+    while running.join_next().await.is_some() {}
 }
 
 /// Leads one. It is known in the store while its console answers.
 async fn lead(mut led: Led, cluster: Cluster, mut parts: Parts) {
     let (records, wanted) = watch::channel(None);
     let name = led.pooler.settings().name.clone();
-    let registered = tokio::spawn(register(cluster, name.clone(), wanted));
+    // Poolers of several hosts may have one name: each is one of its host.
+    let key = format!("{}/{name}", parts.host);
+    let registered = tokio::spawn(register(cluster, key, wanted));
     let mut said = None;
     let mut clean = false;
+    let mut retry = RETRY_PAUSE;
+    let mut stop_by = None;
     loop {
         let view = parts.views.borrow_and_update().clone();
         let done = if clean {
@@ -120,8 +120,14 @@ async fn lead(mut led: Led, cluster: Cluster, mut parts: Parts) {
         clean = clean || done.is_ok();
         tell(&name, &done, &mut said);
         records.send_replace(done.is_ok().then(|| led.pooler.record().clone()));
+        let now = BootTime(pgbaton_sys::clock::boottime());
+        if stop_by.is_some_and(|stop_by| led.pooler.until().is_none() || now.reached(stop_by)) {
+            break;
+        }
+        retry = if done.is_ok() { RETRY_PAUSE } else { (retry * 2).min(LONGEST_RETRY_PAUSE) };
         let wait = match (&done, led.pooler.until()) {
-            (Err(_), _) => RETRY_PAUSE,
+            (Err(_), Some(_)) => RETRY_PAUSE,
+            (Err(_), None) => retry,
             (Ok(true), _) => Duration::ZERO,
             (Ok(false), until) => {
                 let left = until.map(|until| until.since(BootTime(pgbaton_sys::clock::boottime())));
@@ -129,10 +135,19 @@ async fn lead(mut led: Led, cluster: Cluster, mut parts: Parts) {
             }
         };
         tokio::select! {
-            () = parts.stop.cancelled() => break,
+            // Those who are held are about to be led to the next primary.
+            () = parts.stop.cancelled(), if stop_by.is_none() => {
+                if led.pooler.until().is_none() {
+                    break;
+                }
+                stop_by = Some(now + STOP_TIME);
+            }
             changed = parts.views.changed() => if changed.is_err() { break },
             () = sleep(wait) => {}
         }
+    }
+    if let Err(error) = led.pooler.leave().await {
+        tracing::warn!(pooler = name, error = %chain(&error), "a setting of PgBouncer was not put back; the next process does it");
     }
     if led.pooler.until().is_some()
         && let Err(error) = led.pooler.go_on("this process ends").await
@@ -163,10 +178,21 @@ async fn turn(led: &mut Led, baton: &Baton) -> Result<bool, TurnError> {
         Step::GoOn => led.pooler.go_on("the switchover was called off").await?,
         Step::GiveUp => led.pooler.go_on("they have waited for long enough").await?,
         Step::Follow(epoch) => {
+            // A step like this is there only with a primary.
+            let Some(primary) = &baton.primary else { return Ok(false) };
             make_file(led, baton).await?;
-            led.pooler.follow(epoch).await?;
+            led.pooler.follow(epoch, &primary.name).await?;
+            led.unread = false;
         }
         Step::Nothing => {
+            // Standbys come and go as well. While clients are held, only another primary counts.
+            if baton.primary.is_some() && led.pooler.until().is_none() {
+                make_file(led, baton).await?;
+                if led.unread {
+                    led.pooler.reload().await?;
+                    led.unread = false;
+                }
+            }
             led.pooler.tend().await?;
             return Ok(false);
         }
@@ -183,7 +209,8 @@ async fn make_file(led: &mut Led, baton: &Baton) -> Result<(), TurnError> {
     });
     let (file, outcome) = made.await.map_err(TurnError::Task)?;
     led.file = Some(file);
-    outcome.map(|_| ()).map_err(TurnError::File)
+    led.unread |= outcome.map_err(TurnError::File)? == pgbaton_render::Outcome::Written;
+    Ok(())
 }
 
 /// Logs a failure once, and its end.

@@ -46,7 +46,7 @@ async fn changed(parts: &mut Parts, file: &ClientsFile) -> bool {
 /// What is to be published by a configuration.
 pub(crate) fn settings(file: &ClientsFile) -> Settings {
     let member = file.follower.name.as_ref().map(|name| name.as_str().to_owned());
-    let publisher = member.unwrap_or_else(host_name);
+    let publisher = member.unwrap_or_else(super::host_name);
     let mut settings = Settings::default();
     for config in &file.publish {
         match config {
@@ -137,8 +137,4 @@ fn courier(
         retry_for: delivery.retry_for,
         consumer,
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -86,6 +86,12 @@ fn a_member_runs_router_and_files_and_they_follow() {
     cluster.kill(host, Part::Agent).unwrap();
     leads_to(&cluster, port, host);
 
+    // And with a member that is ended in order.
+    assert_eq!(cluster.stop_member(host, LIMIT).unwrap(), 0);
+    cluster.start(host).unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    leads_to(&cluster, port, cluster.wait_primary(LIMIT).unwrap());
+
     std::fs::write(cluster.config(host), plain).unwrap();
     reload(&cluster, host);
     wait::until("no router any more", LIMIT, || match std::net::TcpStream::connect(("127.0.0.1", port)) {

@@ -27,7 +27,7 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> 
     cluster.sql(primary, "CREATE TABLE IF NOT EXISTS counted (n int)")?;
     wait::until("the holder to know the PgBouncer", LIMIT, || {
         let answer = cluster.rest(primary, "GET", "/explain", "", LIMIT).map_err(|error| error.to_string())?;
-        if answer.body.contains("\"bench\"") { Ok(()) } else { Err(answer.body) }
+        if answer.body.contains("/bench\"") { Ok(()) } else { Err(answer.body) }
     })?;
     let directory = tempfile::tempdir()?;
     let time = EACH * u32::try_from(options.switchovers)? + Duration::from_secs(5);
