@@ -41,6 +41,15 @@ fn leads_to(cluster: &Cluster, port: u16, member: usize) {
     .unwrap();
 }
 
+/// Waits until a file has these words.
+fn says(path: &str, words: &str) {
+    wait::until(&format!("{path} to say {words:?}"), LIMIT, || {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.contains(words) { Ok(()) } else { Err(text) }
+    })
+    .unwrap();
+}
+
 fn log_says(cluster: &Cluster, member: usize, what: &str) {
     wait::until(&format!("the log to say {what:?}"), LIMIT, || {
         let text = std::fs::read_to_string(cluster.log_path(member)).unwrap();
@@ -68,9 +77,13 @@ fn a_member_runs_router_and_files_and_they_follow() {
         })
         .unwrap();
     };
-    let plain = give(&cluster, host, &format!("{router}{files}"));
+    let told = |name: &str| directory.path().join(name).display().to_string();
+    let events =
+        |name: &str| format!("events: {{command: 'echo %e %a >> {}', outbox: {}}}\n", told(name), told("outbox"));
+    let plain = give(&cluster, host, &format!("{router}{files}{}", events("first")));
     leads_to(&cluster, port, first);
     named(&cluster, first);
+    says(&told("first"), "primary_register ");
 
     // A port that is in use, and a section that is wrong, are said, and cost the member nothing.
     give(&cluster, other, &router);
@@ -81,6 +94,19 @@ fn a_member_runs_router_and_files_and_they_follow() {
     assert_eq!(answer.status, 200, "{answer:?}");
     leads_to(&cluster, port, host);
     named(&cluster, host);
+    says(&told("first"), &format!("standby_switchover {}\n", cluster.name(host)));
+
+    // Another section is taken without another process.
+    std::fs::write(cluster.config(host), format!("{plain}\n{router}{files}{}", events("second"))).unwrap();
+    reload(&cluster, host);
+    log_says(&cluster, host, "the configuration was read again");
+    let answer = cluster.switchover(host, host, Some(first)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    says(&told("second"), &format!("standby_switchover {}\n", cluster.name(first)));
+    cluster.wait_healthy(LIMIT).unwrap();
+    let answer = cluster.switchover(first, first, Some(host)).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    cluster.wait_healthy(LIMIT).unwrap();
 
     // It ends with its agent, and comes again with the next one.
     cluster.kill(host, Part::Agent).unwrap();

@@ -224,6 +224,46 @@ fn a_pause_ends_whoever_dies_or_freezes() {
 }
 
 #[test]
+fn who_takes_over_a_pgbouncer_that_follows_already_touches_no_connection() {
+    let mut cluster = healthy();
+    let first = cluster.wait_primary(LIMIT).unwrap();
+    let mut led = led(&cluster, "", "    kill_within: 1\n");
+    led.writes(&cluster, first);
+    is_known(&cluster, first);
+    let mut open = in_transaction(&led, &cluster, first);
+    let path = led.pgbouncer.directory().join("clients.yml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("name: one", "name: another")).unwrap();
+    led.leader.signal(Signal::TERM).unwrap();
+    led.leader.wait(LIMIT).unwrap();
+    led.leader = Process::start(&led.launch).unwrap();
+    wait::until("the next one to be known", LIMIT, || {
+        let answer = cluster.rest(first, "GET", "/explain", "", LIMIT).map_err(|error| error.to_string())?;
+        if answer.body.contains("/another\"") { Ok(()) } else { Err(answer.body) }
+    })
+    .unwrap();
+    let links = led.shows("SHOW SERVERS", "close_needed", "app_rw").unwrap();
+    assert!(!links.is_empty() && links.iter().all(|close| close == "0"), "{links:?}; {}", led.leader.output());
+    open.batch_execute("COMMIT").unwrap();
+
+    // A standby that goes is taken out of the file, although the primary is the same.
+    let ports: Vec<u16> = (0..3).map(|member| cluster.postgres_port(member)).collect();
+    let reads_from = || {
+        let text = std::fs::read_to_string(led.pgbouncer.included()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("app_ro")).unwrap_or_default().to_owned();
+        ports.iter().position(|port| line.contains(&format!("port={port} "))).ok_or(line)
+    };
+    let gone = reads_from().unwrap();
+    assert_ne!(gone, first);
+    cluster.terminate(gone).unwrap();
+    wait::until("another standby in the file", LIMIT, || match reads_from()? {
+        member if member == gone => Err("the one that is gone".to_owned()),
+        _ => Ok(()),
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_switchover_goes_on_or_is_called_off_when_a_pooler_cannot_hold_its_clients() {
     let cluster = healthy();
     let first = cluster.wait_primary(LIMIT).unwrap();

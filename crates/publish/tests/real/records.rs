@@ -161,6 +161,27 @@ async fn a_zookeeper_that_comes_later_or_comes_back_gets_what_holds_then() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_is_away_and_comes_back_gets_what_holds_then() {
+    let mut server = Etcd::start(1).unwrap();
+    let reader = EtcdStore::new(&etcd_options(&server)).unwrap();
+    let names = |wanted: &'static str| {
+        let reader = &reader;
+        wait::until_async("the record in etcd", LIMIT, move || async move {
+            let found = primary(key(reader, PATH).await?)?;
+            if found == wanted { Ok(()) } else { Err(found) }
+        })
+    };
+    let running = Running::start(targets(&[etcd(&server, "me")]), view(5, 10, "a"));
+    names("a 5").await.unwrap();
+    server.kill(0);
+    running.show(view(6, 11, "b"));
+    running.show(view(7, 12, "c"));
+    server.start_member(0).unwrap();
+    names("c 7").await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_heartbeat_is_there_as_long_as_its_publisher() {
     let (server, store) = (ZooKeeper::started().unwrap(), Etcd::start(1).unwrap());
     ready(&server).await;

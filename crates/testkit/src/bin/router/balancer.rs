@@ -77,7 +77,7 @@ impl Haproxy {
 
 impl Balancer {
     /// Starts it in front of the only member of a cluster, and waits until it leads there.
-    pub(crate) fn before(kind: Kind, cluster: &Cluster, pgbaton: &Path) -> Outcome<Self> {
+    pub(crate) fn before(kind: Kind, cluster: &Cluster, pgbaton: &Path, workers: Option<usize>) -> Outcome<Self> {
         let server = cluster.servers()[0];
         let (at, way) = match kind {
             Kind::Direct => (server, Way::Direct),
@@ -86,7 +86,8 @@ impl Balancer {
                 (SocketAddr::from(([127, 0, 0, 1], haproxy.port.port())), Way::Haproxy(haproxy))
             }
             Kind::Router => {
-                let router = Router::start(pgbaton, cluster, "", "")?;
+                let settings = workers.map(|workers| format!("  workers: {workers}\n")).unwrap_or_default();
+                let router = Router::start(pgbaton, cluster, &settings, "")?;
                 (router.writes(), Way::Router(router))
             }
         };

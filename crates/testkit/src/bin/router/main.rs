@@ -48,6 +48,9 @@ struct Options {
     /// How many connections say nothing
     #[arg(long, default_value_t = 5000)]
     idle: usize,
+    /// Worker threads of the router; unless given, what it has by itself
+    #[arg(long)]
+    workers: Option<usize>,
     /// How to print the result
     #[arg(long, value_enum, default_value = "pretty")]
     format: Format,
@@ -89,7 +92,7 @@ fn measure(options: &Options) -> Outcome {
         let mut ways = options.ways.clone();
         ways.rotate_left(round % options.ways.len());
         for kind in ways {
-            let mut balancer = Balancer::before(kind, &cluster, &options.pgbaton)?;
+            let mut balancer = Balancer::before(kind, &cluster, &options.pgbaton, options.workers)?;
             if wanted(Measure::Select) {
                 let load = load::select(&mut balancer, options.clients, time)?;
                 add(round, kind, Measure::Select, "/s", load.per_second);
