@@ -50,8 +50,14 @@ impl Session {
     ) -> Result<(), StoreError> {
         let open = self.locked().clone();
         let Some(open) = open else { return self.begin(store, value, ttl, deadline, now).await };
-        if open.value == value && now.since(open.renewed) < ttl / RENEWALS_PER_TTL {
-            return Ok(());
+        let due = now.since(open.renewed) >= ttl / RENEWALS_PER_TTL;
+        if !due {
+            // Who waits for a new value does not wait for a renewal that is not due, too.
+            return if open.value == value {
+                Ok(())
+            } else {
+                self.change(store, &open, value, ttl, deadline, now).await
+            };
         }
         let renewal = Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
         if let Err(error) = store.keep_session(renewal, deadline).await {
@@ -61,12 +67,36 @@ impl Session {
             }
             return Err(error);
         }
-        if open.value != value {
-            let put = Op::put_leased(&self.key, value, open.lease);
-            store.txn(Txn::of(vec![put]), deadline).await?;
+        if open.value == value {
+            *self.locked() = Some(Open { renewed: now, ..open });
+            return Ok(());
         }
-        *self.locked() = Some(Open { value: value.to_vec(), renewed: now, ..open });
-        Ok(())
+        let open = Open { renewed: now, ..open };
+        self.change(store, &open, value, ttl, deadline, now).await
+    }
+
+    async fn change(
+        &self,
+        store: &dyn Store,
+        open: &Open,
+        value: &[u8],
+        ttl: Duration,
+        deadline: Duration,
+        now: BootTime,
+    ) -> Result<(), StoreError> {
+        let put = Op::put_leased(&self.key, value, open.lease);
+        match store.txn(Txn::of(vec![put]), deadline).await {
+            Ok(_) => {
+                *self.locked() = Some(Open { value: value.to_vec(), ..open.clone() });
+                Ok(())
+            }
+            // The lease is not there any more.
+            Err(error) if error.refusal().is_some() => {
+                *self.locked() = None;
+                self.begin(store, value, ttl, deadline, now).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the session, and with it the key.

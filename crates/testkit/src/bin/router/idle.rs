@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +25,8 @@ const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 /// A server that welcomes everybody and says nothing more.
 struct Sink {
     at: SocketAddr,
-    _thread: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// How much memory so many connections cost, in MiB, over what there was before them.
@@ -90,17 +93,35 @@ impl Sink {
     fn start(connections: usize) -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let at = listener.local_addr()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
         let thread = std::thread::spawn(move || {
             let mut open = Vec::new();
             while open.len() < connections {
                 let Ok((mut stream, _)) = listener.accept() else { return };
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
                 // One that went at once is no connection.
                 if stream.read_exact(&mut [0; STARTUP.len()]).is_ok() && stream.write_all(WELCOME).is_ok() {
                     open.push(stream);
                 }
             }
         });
-        Ok(Self { at, _thread: thread })
+        Ok(Self { at, over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sink {
+    /// The descriptors of its connections are needed for the next round.
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        // It wakes the thread; one that has ended is not there any more.
+        let _ = TcpStream::connect(self.at);
+        if let Some(thread) = self.thread.take() {
+            // A thread that has panicked has nothing open, either.
+            let _ = thread.join();
+        }
     }
 }
 
