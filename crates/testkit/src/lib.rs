@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod debian;
 pub mod dirs;
 pub mod etcd;
+pub mod figures;
 pub mod host;
 pub mod install;
 pub mod linear;

@@ -5,24 +5,16 @@
 
 mod clients;
 
-use std::error::Error;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use clients::{Promoted, Reached};
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Place, Programs};
+use pgbaton_testkit::figures::{Figures, Format, LIMIT, Outcome, end, note};
 use pgbaton_testkit::{AddressWatch, HostProgram, wait};
-use pgbaton_types::{BootTime, chain};
 
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Longest wait for a state.
-const LIMIT: Duration = Duration::from_secs(60);
 /// The section of each member.
 const SECTION: &str = "  interface: eth0\n  addresses: [{network}.200/24, '{network6}::c8/64']\n";
 
@@ -32,9 +24,9 @@ struct Options {
     /// How many switchovers
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Print every sample as JSON
-    #[arg(long)]
-    json: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "pretty")]
+    format: Format,
     /// Where logs are
     #[arg(long)]
     work_dir: PathBuf,
@@ -43,20 +35,8 @@ struct Options {
     pgbaton: PathBuf,
 }
 
-/// Milliseconds of each round.
-#[derive(Default)]
-struct Samples {
-    rows: Vec<(String, Vec<f64>)>,
-}
-
 fn main() -> ExitCode {
-    match measure(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()))
 }
 
 fn measure(options: &Options) -> Outcome {
@@ -75,10 +55,9 @@ fn measure(options: &Options) -> Outcome {
     let addresses: [IpAddr; 2] = [network.address(200).into(), network.address6(200).into()];
     let namespaces: Vec<String> = network.hosts().map(|host| network.namespace(host)).collect();
     let watches = addresses.map(|address| AddressWatch::start(namespaces.clone(), address));
-    let mut samples = Samples::default();
+    let mut figures = Figures::default();
     for round in 1..=options.rounds {
-        hand_over(&cluster, addresses, &watches, &mut samples)?;
-        note(&format!("round {round}: {}", samples.last()));
+        hand_over(round, &cluster, addresses, &watches, &mut figures)?;
         cluster.wait_healthy(LIMIT)?;
     }
     for watch in &watches {
@@ -86,10 +65,16 @@ fn measure(options: &Options) -> Outcome {
             return Err(format!("hosts {one} and {other} had the address at once").into());
         }
     }
-    samples.print(options.json)
+    figures.print(options.format)
 }
 
-fn hand_over(cluster: &Cluster, addresses: [IpAddr; 2], watches: &[AddressWatch; 2], samples: &mut Samples) -> Outcome {
+fn hand_over(
+    round: usize,
+    cluster: &Cluster,
+    addresses: [IpAddr; 2],
+    watches: &[AddressWatch; 2],
+    figures: &mut Figures,
+) -> Outcome {
     let old = cluster.wait_primary(LIMIT)?;
     let new = (old + 1) % cluster.size();
     for watch in watches {
@@ -109,48 +94,11 @@ fn hand_over(cluster: &Cluster, addresses: [IpAddr; 2], watches: &[AddressWatch;
     let role = promoted.wait()?;
     for (name, reached) in ["IPv4", "IPv6"].into_iter().zip(reached) {
         let (last, first) = reached.wait()?;
-        samples.add(&format!("role change to first answer at the address, {name}"), role, first);
-        samples.add(&format!("last answer of the old to first of the new primary, {name}"), last, first);
+        // A client may see the new primary before the one that asks it directly; that is no time less than none.
+        let [moved, silent] = [role, last].map(|from| first.since(from).as_secs_f64() * 1000.0);
+        note(&format!("round {round}, {name}: there after {moved:.1} ms, silent for {silent:.1} ms"));
+        figures.add(&format!("role change to first answer at the address, {name}"), "ms", "500", [moved]);
+        figures.add(&format!("last answer of the old to first of the new primary, {name}"), "ms", "", [silent]);
     }
     Ok(())
-}
-
-impl Samples {
-    fn add(&mut self, what: &str, from: BootTime, to: BootTime) {
-        // A client may see the new primary before the one that asks it directly; that is no time less than none.
-        let millis = to.since(from).as_secs_f64() * 1000.0;
-        match self.rows.iter_mut().find(|(name, _)| name == what) {
-            Some((_, values)) => values.push(millis),
-            None => self.rows.push((what.to_owned(), vec![millis])),
-        }
-    }
-
-    fn last(&self) -> String {
-        let one =
-            |(name, values): &(String, Vec<f64>)| format!("{name}: {:.1} ms", values.last().copied().unwrap_or(0.0));
-        self.rows.iter().map(one).collect::<Vec<_>>().join("; ")
-    }
-
-    fn print(&self, json: bool) -> Outcome {
-        let mut out = std::io::stdout().lock();
-        if json {
-            let rows: serde_json::Map<String, serde_json::Value> =
-                self.rows.iter().map(|(name, values)| (name.clone(), serde_json::json!(values))).collect();
-            return Ok(writeln!(out, "{:#}", serde_json::Value::Object(rows))?);
-        }
-        writeln!(out, "{:62} {:>8} {:>8} {:>8}", "milliseconds", "median", "least", "most")?;
-        for (name, values) in &self.rows {
-            let mut sorted = values.clone();
-            sorted.sort_by(f64::total_cmp);
-            let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { continue };
-            writeln!(out, "{name:62} {:>8.1} {least:>8.1} {most:>8.1}", sorted[sorted.len() / 2])?;
-        }
-        Ok(())
-    }
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

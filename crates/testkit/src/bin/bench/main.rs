@@ -16,22 +16,17 @@ mod servers;
 mod store_leader;
 mod system;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use pgbaton_testkit::figures::{Outcome, end, note};
 use pgbaton_testkit::{Network, host};
 
 use cluster::Cluster;
 use events::Event;
-use pgbaton_types::chain;
 use report::{Format, Report};
 use system::{System, Variant};
-
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 #[command(
@@ -79,13 +74,7 @@ fn main() -> ExitCode {
     if let Some(code) = host::run_if_asked() {
         return code;
     }
-    match measure(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()))
 }
 
 fn measure(options: &Options) -> Outcome {
@@ -154,10 +143,4 @@ fn measure_variant(
         cluster.stop()?;
     }
     Ok(())
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

@@ -14,13 +14,12 @@ use pgbaton_testkit::{Launch, OsUser, Process, TempDir};
 use pgbaton_types::BootTime;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
-use crate::report::Report;
-use crate::{LIMIT, Options, Outcome, note, switchover};
+use crate::{Figures, LIMIT, Options, Outcome, note, switchover};
 
 /// How often it is looked: what is measured is tens of milliseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> Outcome {
+pub(crate) fn run(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Outcome {
     let router = Router::start(&options.pgbaton, cluster, "", "")?;
     let user = OsUser::for_servers()?;
     let directory = TempDir::new("changes", &user)?;
@@ -54,8 +53,8 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> 
         written.push(after(through));
         rendered.push(after(made));
     }
-    report.add("role change to first write through the router", "ms", "50", written);
-    report.add("role change to file rendered", "ms", "200", rendered);
+    figures.add("role change to first write through the router", "ms", "50", written);
+    figures.add("role change to file rendered", "ms", "200", rendered);
     Ok(())
 }
 

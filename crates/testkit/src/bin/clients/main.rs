@@ -2,11 +2,8 @@
 //! its followers are there. Started by `cargo xtask bench clients`.
 
 mod changes;
-mod report;
 mod switchovers;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,14 +12,7 @@ use clap::Parser;
 
 use pgbaton_testkit::HostProgram;
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Programs};
-use pgbaton_types::chain;
-use report::{Format, Report};
-
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Longest wait for a state.
-const LIMIT: Duration = Duration::from_secs(60);
+use pgbaton_testkit::figures::{Figures, Format, LIMIT, Outcome, end, note};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench clients --", about = "What clients notice of switchovers")]
@@ -48,35 +38,23 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match measure(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()))
 }
 
 fn measure(options: &Options) -> Outcome {
     std::fs::create_dir_all(&options.work_dir)?;
-    let mut report = Report::default();
+    let mut figures = Figures::default();
     let programs = Programs { pgbaton: options.pgbaton.clone(), host: HostProgram::at(&options.pgbaton) };
     let mut cluster = Cluster::new(&programs, ClusterOptions { max_connections: 200, ..ClusterOptions::default() })?;
     cluster.start_all()?;
     cluster.wait_healthy(LIMIT)?;
     if options.switchovers > 0 {
-        switchovers::run(&cluster, options, &mut report)?;
+        switchovers::run(&cluster, options, &mut figures)?;
     }
     if options.changes > 0 {
-        changes::run(&cluster, options, &mut report)?;
+        changes::run(&cluster, options, &mut figures)?;
     }
-    report.print(options.format)
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    figures.print(options.format)
 }
 
 /// One switchover to the next member in the row: how long until the answer.

@@ -9,13 +9,12 @@ use pgbaton_testkit::pgbouncer::USER;
 use pgbaton_testkit::router::Router;
 use pgbaton_testkit::{Launch, OsUser, PgBouncer, Process, postgres, wait};
 
-use crate::report::Report;
-use crate::{LIMIT, Options, Outcome, note, switchover};
+use crate::{Figures, LIMIT, Options, Outcome, note, switchover};
 
 /// What pgbench is given for each switchover: about 1 s until all is well again, and as much on a machine that is busy.
 const EACH: Duration = Duration::from_millis(2500);
 
-pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> Outcome {
+pub(crate) fn run(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Outcome {
     let router = Router::start(&options.pgbaton, cluster, "", "")?;
     let database = format!(
         "app_rw = host=127.0.0.1 port={} dbname=postgres user={SUPERUSER} password={SUPERUSER_PASSWORD}",
@@ -59,12 +58,12 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, report: &mut Report) -> 
     let failed = number("number of failed transactions: ").unwrap_or(0.0) + aborted;
     let row = cluster.sql(cluster.wait_primary(LIMIT)?, "SELECT count(*) FROM counted")?;
     let kept: f64 = row[0][0].as_deref().unwrap_or_default().parse()?;
-    report.add("switchovers under pgbench", "", "", vec![took.len() as f64]);
-    report.add("until a switchover is answered", "ms", "", took);
-    report.add("transactions that pgbench counted", "", "", vec![done]);
-    report.add("rows that are missing", "", "0", vec![done - kept]);
-    report.add("transactions that failed", "", "0", vec![failed]);
-    report.add("longest transaction", "ms", "below 1000", vec![longest(directory.path())?]);
+    figures.add("switchovers under pgbench", "", "", vec![took.len() as f64]);
+    figures.add("until a switchover is answered", "ms", "", took);
+    figures.add("transactions that pgbench counted", "", "", vec![done]);
+    figures.add("rows that are missing", "", "0", vec![done - kept]);
+    figures.add("transactions that failed", "", "0", vec![failed]);
+    figures.add("longest transaction", "ms", "below 1000", vec![longest(directory.path())?]);
     Ok(())
 }
 

@@ -4,24 +4,16 @@
 
 mod seen;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Programs};
+use pgbaton_testkit::figures::{Figures, Format, LIMIT, Outcome, end, note};
 use pgbaton_testkit::{HostProgram, Launch, OsUser, Process, TempDir, ZooKeeper, clock, wait};
-use pgbaton_types::{BootTime, chain};
+use pgbaton_types::BootTime;
 use seen::Seen;
-use serde_json::json;
 
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Longest wait for a state.
-const LIMIT: Duration = Duration::from_secs(60);
 /// The node.
 const PATH: &str = "/service/bench/primary";
 
@@ -42,23 +34,8 @@ struct Options {
     pgbaton: PathBuf,
 }
 
-/// How a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// A table
-    Pretty,
-    /// One JSON document with every sample
-    Json,
-}
-
 fn main() -> ExitCode {
-    match measure(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()))
 }
 
 fn measure(options: &Options) -> Outcome {
@@ -95,21 +72,10 @@ fn measure(options: &Options) -> Outcome {
         note(&format!("round {round}: record {:.1} ms, command {:.1} ms", records[round - 1], commands[round - 1]));
         cluster.wait_healthy(LIMIT)?;
     }
-    let rows = [("record in ZooKeeper", records), ("command has run", commands)];
-    let text = match options.format {
-        Format::Pretty => rows.iter().fold(
-            "ms after the first write on the new primary: median (lowest to highest)\n".to_owned(),
-            |text, (title, values)| {
-                let [median, lowest, highest] = [50, 0, 100].map(|percent| percentile(values, percent));
-                format!("{text}{title:20} {median:.1} ({lowest:.1} to {highest:.1})\n")
-            },
-        ),
-        Format::Json => {
-            let rows = rows.iter().map(|(title, values)| json!({"measure": title, "unit": "ms", "median": percentile(values, 50), "values": values}));
-            format!("{:#}\n", json!({"rows": rows.collect::<Vec<_>>()}))
-        }
-    };
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    let mut figures = Figures::default();
+    figures.add("first write on the new primary to a record in ZooKeeper", "ms", "200", records);
+    figures.add("first write on the new primary to a command having run", "ms", "200", commands);
+    figures.print(options.format)
 }
 
 /// `pgbaton publish` with a record and a command.
@@ -127,17 +93,4 @@ fn publisher(options: &Options, cluster: &Cluster, zookeeper: &ZooKeeper, direct
         Launch::new(&options.pgbaton, options.work_dir.join("publish.log")).args(["publish", &config, "--watch"]);
     // The log is made by whoever runs the bench, the rest is the servers' user's.
     Ok(Process::start(&launch.user(&user))?)
-}
-
-/// The value below which `percent` of the others are; the upper one of two in the middle.
-fn percentile(values: &[f64], percent: usize) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

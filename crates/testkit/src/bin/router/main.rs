@@ -7,8 +7,6 @@ mod idle;
 mod load;
 mod report;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,15 +15,9 @@ use clap::Parser;
 
 use balancer::{Balancer, Kind};
 use pgbaton_testkit::cluster::{Cluster, Options as ClusterOptions, Programs};
+use pgbaton_testkit::figures::{Format, LIMIT, Outcome, end, note};
 use pgbaton_testkit::{HostProgram, postgres};
-use pgbaton_types::chain;
-use report::{Format, Measure, Report};
-
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Longest wait for a state.
-const LIMIT: Duration = Duration::from_secs(60);
+use report::{Measure, Report};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench router --", about = "The router and HAProxy, measured side by side")]
@@ -63,13 +55,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match measure(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()))
 }
 
 fn measure(options: &Options) -> Outcome {
@@ -115,10 +101,4 @@ fn measure(options: &Options) -> Outcome {
         }
     }
     report.print(options.format)
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

@@ -6,17 +6,8 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::Outcome;
 use crate::balancer::Kind;
-
-/// How a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// A table
-    Pretty,
-    /// One JSON document with every sample
-    Json,
-}
+use crate::{Format, Outcome};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]

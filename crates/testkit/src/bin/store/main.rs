@@ -12,20 +12,15 @@ mod report;
 mod voters;
 mod watching;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use pgbaton_testkit::figures::{Format, Outcome, end, note};
 
-use pgbaton_types::chain;
-use report::{Format, Measure, Report};
+use report::{Measure, Report};
 use voters::{Kind, Voters};
-
-/// What can go wrong on the way to a figure; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench store --", about = "The embedded store and a real etcd, measured side by side")]
@@ -64,13 +59,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match measure(&Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {}", chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-    }
+    end(measure(&Options::parse()).await)
 }
 
 async fn measure(options: &Options) -> Outcome {
@@ -127,10 +116,4 @@ async fn measure_store(options: &Options, kind: Kind, members: usize, round: usi
         }
     }
     Ok(())
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

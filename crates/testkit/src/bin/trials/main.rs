@@ -12,20 +12,16 @@ mod split_brain;
 mod store;
 mod switchover;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pgbaton_testkit::cluster::{Cluster, Programs};
+use pgbaton_testkit::figures::{Outcome, note};
 use pgbaton_testkit::{HostProgram, host};
 
 use pgbaton_types::chain;
 use report::{Format, Report};
-
-/// What can go wrong on the way to a verdict; the text names it.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 #[command(
@@ -99,10 +95,4 @@ fn with_logs<T>(cluster: &Cluster, outcome: Outcome<T>) -> Outcome<T> {
         note(&cluster.log_ends());
     }
     outcome
-}
-
-/// Tells the person at the terminal how far it is; standard output is for the result.
-fn note(line: &str) {
-    // Losing it is right: the result does not depend on it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
