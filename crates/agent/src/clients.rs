@@ -43,7 +43,8 @@ pub(crate) async fn run(config: Option<PathBuf>, mut wanted: watch::Receiver<boo
         let began = clock::now();
         match start(config.as_deref()) {
             Ok(child) => match attend(child, &mut wanted, &stop).await {
-                Some(status) => tracing::error!(%status, "the process for clients has ended; see above why"),
+                Some(Ok(status)) => tracing::error!(%status, "the process for clients has ended; see above why"),
+                Some(Err(error)) => tracing::error!(%error, "the process for clients cannot be waited for"),
                 None => continue,
             },
             Err(error) => tracing::error!(%error, "the process for clients cannot be started"),
@@ -74,14 +75,22 @@ fn start(config: Option<&Path>) -> std::io::Result<Child> {
 }
 
 /// Until it has ended by itself (its status), or as it was told to.
-async fn attend(mut child: Child, wanted: &mut watch::Receiver<bool>, stop: &CancellationToken) -> Option<ExitStatus> {
+async fn attend(
+    mut child: Child,
+    wanted: &mut watch::Receiver<bool>,
+    stop: &CancellationToken,
+) -> Option<std::io::Result<ExitStatus>> {
     loop {
         tokio::select! {
-            status = child.wait() => return Some(status.unwrap_or_default()),
-            () = stop.cancelled() => return end(child).await,
+            status = child.wait() => return Some(status),
+            () = stop.cancelled() => {
+                end(child).await;
+                return None;
+            }
             changed = wanted.changed() => {
                 if changed.is_err() || !*wanted.borrow_and_update() {
-                    return end(child).await;
+                    end(child).await;
+                    return None;
                 }
                 signal(&child, Signal::HUP);
             }
@@ -90,7 +99,7 @@ async fn attend(mut child: Child, wanted: &mut watch::Receiver<bool>, stop: &Can
 }
 
 /// It lets sessions end by themselves, for a while.
-async fn end(mut child: Child) -> Option<ExitStatus> {
+async fn end(mut child: Child) {
     signal(&child, Signal::TERM);
     let ended = match tokio::time::timeout(END_TIME, child.wait()).await {
         Ok(ended) => ended.map(|_| ()),
@@ -99,7 +108,6 @@ async fn end(mut child: Child) -> Option<ExitStatus> {
     if let Err(error) = ended {
         tracing::error!(%error, "the process for clients cannot be waited for");
     }
-    None
 }
 
 fn signal(child: &Child, signal: Signal) {

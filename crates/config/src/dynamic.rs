@@ -206,15 +206,28 @@ impl ClusterSettings {
             max_timelines_history: section
                 .count("max_timelines_history", findings)
                 .map_or(defaults.max_timelines_history, |rows| u32::try_from(rows).unwrap_or(u32::MAX)),
-            switchover_pause_within: section
-                .seconds("switchover_pause_within", findings)
-                .unwrap_or(defaults.switchover_pause_within),
+            switchover_pause_within: pause_within(section, findings).unwrap_or(defaults.switchover_pause_within),
             switchover_cancel_without_pause: section
                 .boolean("switchover_cancel_without_pause", findings)
                 .unwrap_or(defaults.switchover_cancel_without_pause),
             member_slots_ttl: section.seconds("member_slots_ttl", findings).unwrap_or(defaults.member_slots_ttl),
         }
     }
+}
+
+/// The longest wait for poolers, which an operator who has asked for a switchover would still sit out.
+const PAUSE_WITHIN_MAX: Duration = Duration::from_mins(1);
+
+fn pause_within(section: &Section<'_>, findings: &mut Findings) -> Option<Duration> {
+    let value = section.seconds("switchover_pause_within", findings)?;
+    if value <= PAUSE_WITHIN_MAX {
+        return Some(value);
+    }
+    let place = section.get("switchover_pause_within").map(|node| node.place.clone()).unwrap_or_default();
+    let (path, most) = (section.path_of("switchover_pause_within"), PAUSE_WITHIN_MAX.as_secs());
+    let message = format!("{path} must be at most {most} seconds, found {}", value.as_secs_f64());
+    findings.error(&path, &place, message, "give a number of seconds in which transactions have ended, such as 5");
+    None
 }
 
 impl PostgresqlSettings {

@@ -55,6 +55,13 @@ const CASES: &[Case] = &[
     ("bootstrap: {dcs: {ttl: 4.99}}", Severity::Error, "ttl must be at least 5 seconds, found 4.99", 8, 24),
     ("bootstrap: {dcs: {ttl: 10, loop_wait: 3, retry_timeout: 4}}", Severity::Error, "but 3 + 2 * 4 > 10", 8, 24),
     ("bootstrap: {dcs: {loop_wait: 0}}", Severity::Error, "loop_wait must be at least 0.1 seconds", 8, 30),
+    (
+        "bootstrap: {dcs: {switchover_pause_within: 61}}",
+        Severity::Error,
+        "switchover_pause_within must be at most 60 seconds, found 61",
+        8,
+        44,
+    ),
     ("bootstrap: {dcs: {ttl: soon}}", Severity::Error, "ttl: expected a number of seconds", 8, 24),
     ("bootstrap: {dcs: 5}", Severity::Error, "bootstrap.dcs: expected a map", 8, 18),
     // A virtual address that cannot be had keeps nobody from starting.

@@ -161,13 +161,17 @@ impl Pooler {
         Ok(())
     }
 
-    /// Ends a pause without another primary.
+    /// Ends a pause without another primary. Whoever still counts on it learns that it does not hold any more.
     ///
     /// # Errors
     /// [`PoolerError`]; it is to be tried again.
     pub async fn go_on(&mut self, why: &str) -> Result<(), PoolerError> {
         self.let_go().await?;
         tracing::info!(pooler = self.settings.name, "clients go on: {why}");
+        if self.record.holds {
+            self.record.holds = false;
+            self.record.why = Some(why.to_owned());
+        }
         Ok(())
     }
 
@@ -233,6 +237,10 @@ impl Pooler {
     /// # Errors
     /// [`PoolerError`]; it is to be tried again.
     pub async fn tend(&mut self) -> Result<(), PoolerError> {
+        if self.before.held.is_none() && !self.kept.paused.is_empty() {
+            // Cut, and not let go on yet.
+            self.let_go().await?;
+        }
         if let Some(since) = self.old_since {
             let links = self.console().await?.links().await?;
             let old = |name: &&String| links.iter().any(|link| link.database == **name && link.close_needed);

@@ -95,7 +95,11 @@ async fn watch() -> io::Result<()> {
         }
         tokio::select! {
             line = lines.next_line(), if !alone => match line {
-                Ok(Some(line)) => watched = Watched::of(&line),
+                Ok(Some(line)) => match Watched::of(&line) {
+                    Ok(anew) => watched = anew,
+                    // What is watched stays watched.
+                    Err(error) => tracing::error!(%error, "what is to be watched was not understood; this is a bug"),
+                },
                 // Whoever began the pause is gone.
                 Ok(None) | Err(_) => {
                     alone = true;
@@ -125,13 +129,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn of(line: &str) -> Option<Self> {
-        match serde_json::from_str(line).ok()? {
+    fn of(line: &str) -> serde_json::Result<Option<Self>> {
+        Ok(match serde_json::from_str(line)? {
             Line::Held { console, databases, until } => {
                 Some(Self { console, databases, next: Some(BootTime(until)), pause: FIRST_PAUSE, said: false })
             }
             Line::GoesOn => None,
-        }
+        })
     }
 
     /// Lets them go on, and says whether that went well; otherwise it is tried again.

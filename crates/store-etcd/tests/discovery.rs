@@ -16,8 +16,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A name server that knows these records and nothing else.
 struct NameServer {
     port: PortLease,
-    _directory: TempDir,
+    // Ends before its directory goes.
     _process: Process,
+    _directory: TempDir,
 }
 
 impl NameServer {
@@ -44,7 +45,7 @@ impl NameServer {
         wait::until_async("a name server", DEADLINE, || async { answers().await.map_err(|error| error.to_string()) })
             .await
             .unwrap();
-        Self { port, _directory: directory, _process: process }
+        Self { port, _process: process, _directory: directory }
     }
 
     fn srv(&self, suffix: Option<&str>) -> Srv {

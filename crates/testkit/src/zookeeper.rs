@@ -38,8 +38,9 @@ pub enum ZooKeeperError {
 pub struct ZooKeeper {
     port: PortLease,
     user: OsUser,
-    directory: TempDir,
+    // Ends before its directory goes.
     process: Option<Process>,
+    directory: TempDir,
 }
 
 impl ZooKeeper {

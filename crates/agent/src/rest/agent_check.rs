@@ -61,10 +61,14 @@ async fn serve_at(address: String, shared: Shared, asking: Arc<Semaphore>) {
         };
         loop {
             let Ok(permit) = Arc::clone(&asking).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors, or a client that has gone again.
-                sleep(ASK_WITHIN).await;
-                continue;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, or a client that has gone again.
+                    tracing::debug!(%address, %error, "an agent check was not answered");
+                    sleep(ASK_WITHIN).await;
+                    continue;
+                }
             };
             let shared = shared.clone();
             tokio::spawn(async move {

@@ -91,8 +91,14 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
                 Told::Reload => reload(config, wanted, &files),
             },
             // None of them ends by itself: whoever started this process starts another one.
-            Some(_) = running.join_next() => break true,
-            _ = &mut following => break true,
+            Some(ended) = running.join_next() => {
+                tracing::error!(?ended, "a part has ended before its time");
+                break true;
+            }
+            ended = &mut following => {
+                tracing::error!(?ended, "the store is not followed any more");
+                break true;
+            }
         }
     };
     stop.cancel();
@@ -103,7 +109,13 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
         }
     }
     following.abort();
-    if failed { Err(Failure::text("Error: a part has ended before its time; this is a bug")) } else { Ok(()) }
+    if failed {
+        Err(Failure::text(
+            "Error: this process has lost a part, as the log says; this is a bug, and it is to be started again",
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// What this host calls itself.

@@ -146,13 +146,13 @@ async fn lead(mut led: Led, cluster: Cluster, mut parts: Parts) {
             () = sleep(wait) => {}
         }
     }
-    if let Err(error) = led.pooler.leave().await {
-        tracing::warn!(pooler = name, error = %chain(&error), "a setting of PgBouncer was not put back; the next process does it");
-    }
     if led.pooler.until().is_some()
         && let Err(error) = led.pooler.go_on("this process ends").await
     {
         tracing::error!(pooler = name, error = %chain(&error), "clients are held, and another process lets them go on");
+    }
+    if let Err(error) = led.pooler.leave().await {
+        tracing::warn!(pooler = name, error = %chain(&error), "a setting of PgBouncer was not put back; the next process does it");
     }
     drop(records);
     if let Err(error) = registered.await {

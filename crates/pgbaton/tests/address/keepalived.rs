@@ -1,4 +1,5 @@
-//! The real keepalived, with the configuration of the documentation: its address follows the state file.
+//! The real keepalived, with the configuration of the documentation: its address follows the state file; and what it says to
+//! the built-in template.
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ fn keepalived_follows_the_state_file() {
     let watch = AddressWatch::start(namespaces(&cluster), address);
     cluster.start_all().unwrap();
     cluster.wait_healthy(LIMIT).unwrap();
+    for member in 0..cluster.size() {
+        takes_the_template(&cluster, member);
+    }
     let old = cluster.wait_primary(LIMIT).unwrap();
     wait_held(&cluster, &watch, old);
     let new = others(old)[0];
@@ -57,6 +61,36 @@ fn configure(cluster: &Cluster, member: usize) -> PathBuf {
     let file = directory.join("keepalived.conf");
     fs::write(&file, text).unwrap();
     file
+}
+
+/// keepalived has nothing to say against what the built-in template makes for this member.
+fn takes_the_template(cluster: &Cluster, member: usize) {
+    let directory = cluster.socket_dir(member);
+    let [config, file] = ["render.yml", "rendered.conf"].map(|name| directory.join(name));
+    let vars = format!(
+        "{{interface: eth0, address: {}/24, member: {}}}",
+        cluster.network().unwrap().address(HOST),
+        cluster.name(member)
+    );
+    let text = format!(
+        "scope: test
+{}files:
+  - path: {}
+    template: keepalived
+    vars: {vars}
+    check: [{KEEPALIVED}, -t, -f, '{{file}}']
+",
+        cluster.client_section(),
+        file.display(),
+    );
+    fs::write(&config, text).unwrap();
+    let mut rendering = inside(&namespaces(cluster)[member]);
+    rendering.arg(env!("CARGO_BIN_EXE_pgbaton")).arg("-c").arg(&config).arg("render");
+    let output = rendering.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // It warns on standard error, and ends well with warnings of some kinds.
+    let checked = inside(&namespaces(cluster)[member]).args([KEEPALIVED, "-t", "-f"]).arg(&file).output().unwrap();
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
 }
 
 fn inside(namespace: &str) -> Command {

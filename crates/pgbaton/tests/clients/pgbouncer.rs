@@ -12,8 +12,9 @@ use rustix::process::Signal;
 
 /// A PgBouncer, and the process that leads it.
 struct Led {
-    pgbouncer: PgBouncer,
+    // Ends first: it writes into a directory of the other.
     leader: Process,
+    pgbouncer: PgBouncer,
     launch: Launch,
 }
 
@@ -41,7 +42,7 @@ fn led(cluster: &Cluster, databases: &str, more: &str) -> Led {
     let launch = Launch::new(env!("CARGO_BIN_EXE_pgbaton"), pgbouncer.directory().join("clients.log"));
     let launch = launch.args(["clients".to_owned(), config.display().to_string()]).user(&user);
     let leader = Process::start(&launch).unwrap();
-    Led { pgbouncer, leader, launch }
+    Led { leader, pgbouncer, launch }
 }
 
 impl Led {
