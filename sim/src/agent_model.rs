@@ -56,6 +56,8 @@ pub(crate) struct Agent {
     pub(crate) operation: Option<Begun>,
     /// How the last one ended.
     pub(crate) finished: Option<Finished>,
+    /// When the checkpoint was asked for that ended last.
+    pub(crate) checkpoint: Option<BootTime>,
     /// What an operator asked.
     pub(crate) orders: Orders,
     /// The last decision allows to renew.
@@ -107,6 +109,7 @@ impl Agent {
             peers: BTreeMap::new(),
             operation: None,
             finished: None,
+            checkpoint: None,
             orders: Orders::default(),
             renew: true,
             address: Keeping::Unknown,
@@ -286,6 +289,7 @@ impl World {
             peers: agent.peers.clone(),
             operation: agent.operation.as_ref().map(|begun| Operation { kind: begun.kind.clone(), since: begun.since }),
             finished: agent.finished.clone(),
+            checkpoint: agent.checkpoint,
             orders: agent.orders.clone(),
             memory: agent.memory.clone(),
         }

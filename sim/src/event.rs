@@ -30,6 +30,8 @@ pub(crate) enum Event {
     Told { to: usize, life: u64, from: usize, answer: Box<PeerAnswer> },
     /// The work of an operation has come to its end, or its patience has.
     OperationStep { member: usize, life: u64, serial: u64 },
+    /// The checkpoint that an agent asked for then has ended.
+    Checkpointed { member: usize, life: u64, asked: BootTime },
     /// The guard's deadline.
     GuardTimer { member: usize, serial: u64 },
     /// The guard kills.
@@ -121,7 +123,8 @@ impl Event {
             | Self::StoreReply { member, .. }
             | Self::RenewTimer { member, .. }
             | Self::Watch { member, .. }
-            | Self::OperationStep { member, .. } => Layer::Agent(*member),
+            | Self::OperationStep { member, .. }
+            | Self::Checkpointed { member, .. } => Layer::Agent(*member),
             Self::Ask { to: member, .. } | Self::Told { to: member, .. } => Layer::Agent(*member),
             Self::GuardTimer { member, .. } | Self::GuardKill { member, .. } => Layer::Guard(*member),
             Self::AgentStart { member }

@@ -1,10 +1,10 @@
 //! What comes of an agent's decisions: immediate actions here, operations in `operations`.
 
-use pgbaton_core::Action;
 use pgbaton_core::execution::Stale;
 use pgbaton_core::observation::Initialize;
+use pgbaton_core::{Action, CHECKPOINT_TIME};
 use pgbaton_store::{Compare, Op, Txn};
-use pgbaton_types::Revision;
+use pgbaton_types::{BootTime, Revision};
 
 use crate::event::{Event, Purpose, Question};
 use crate::invariants::Moment;
@@ -83,6 +83,14 @@ impl World {
             Action::PrepareCandidate { candidate, epoch } => {
                 self.ask_named(member, candidate, Question::Prepare(*epoch));
             }
+            Action::Checkpoint => {
+                let host = &self.hosts[member];
+                let (asked, life) = (host.clock.read(self.now), host.agent.life);
+                // As the agent does, it gives up after a while; and a busy one may come to it late.
+                let longest = nanos(CHECKPOINT_TIME) / MILLISECOND * 2;
+                let wait = self.rng.log_within(2..longest) * MILLISECOND;
+                self.after(wait, Event::Checkpointed { member, life, asked });
+            }
             Action::AskProof { candidate, checkpoint } => {
                 self.ask_named(member, candidate, Question::Proof(*checkpoint));
             }
@@ -91,6 +99,15 @@ impl World {
             Action::AcquireLease { .. } => self.acquire(member, action),
             Action::ReleaseLease { created, successor } => self.release(member, *created, successor.as_ref()),
             other => self.write_key(member, other),
+        }
+    }
+
+    /// The checkpoint that it asked for then has ended.
+    pub(crate) fn checkpointed(&mut self, member: usize, life: u64, asked: BootTime) {
+        let agent = &mut self.hosts[member].agent;
+        if agent.alive && agent.life == life {
+            agent.checkpoint = Some(asked);
+            self.wake_agent(member);
         }
     }
 

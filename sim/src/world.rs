@@ -307,6 +307,7 @@ impl World {
             Event::Ask { from, life, to, asked, question } => self.agent_asked(from, life, to, asked, question),
             Event::Told { to, life, from, answer } => self.agent_told(to, life, from, *answer),
             Event::OperationStep { member, life, serial } => self.operation_step(member, life, serial),
+            Event::Checkpointed { member, life, asked } => self.checkpointed(member, life, asked),
             Event::GuardTimer { member, serial } => self.guard_timer(member, serial),
             Event::GuardKill { member, serial } => self.guard_kill(member, serial),
             Event::GuardBack { member } => self.guard_back(member),

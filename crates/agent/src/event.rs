@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgbaton_api::RestartRequest;
 use pgbaton_core::Observation;
 use pgbaton_core::observation::{HostFacts, Outcome, PeerAnswer};
-use pgbaton_types::{MemberName, ShutdownCheckpoint};
+use pgbaton_types::{BootTime, MemberName, ShutdownCheckpoint};
 use tokio::sync::oneshot;
 
 /// Something that happened. The loop looks at everything anew at each event; an event only says that there is a reason to, or brings
@@ -27,6 +27,11 @@ pub enum Event {
         id: u64,
         /// What came of it.
         outcome: Outcome,
+    },
+    /// The checkpoint that was asked for then has ended, well or not.
+    Checkpointed {
+        /// When.
+        asked: BootTime,
     },
     /// A member answered.
     PeerAnswered {

@@ -1,15 +1,19 @@
 //! Carrying out actions: checked once more right before the step that cannot be undone, then done, then reported.
 
+use std::sync::Arc;
+
 use pgbaton_core::decision::Disarm;
 use pgbaton_core::execution::{self, Facts};
-use pgbaton_core::{Action, Observation};
+use pgbaton_core::{Action, CHECKPOINT_TIME, Observation};
 use pgbaton_store::{Compare, Op, StoreError, Txn};
-use pgbaton_types::{Epoch, Revision, SystemId};
+use pgbaton_types::{BootTime, Epoch, Revision, SystemId, chain};
 
 use crate::clock;
 use crate::context::Context;
+use crate::event::Event;
 use crate::keys;
 use crate::lease_actions::{self, ACTION_TIME, LeaseActionError, Seen};
+use crate::observe;
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +109,19 @@ pub(crate) fn disarm(context: &Context, why: Disarm) -> Result<(), ActionError> 
         Disarm::Paused => pgbaton_guard::wire::Disarm::Paused,
     };
     Ok(context.guard.disarm(reason)?)
+}
+
+/// Begins a checkpoint; its end is an event.
+pub(crate) fn checkpoint(context: &Arc<Context>, asked: BootTime) {
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
+            tracing::info!(error = %chain(&error), "the checkpoint before the handover did not complete");
+        }
+        if context.events.send(Event::Checkpointed { asked }).await.is_err() {
+            tracing::debug!("the loop ended before a checkpoint");
+        }
+    });
 }
 
 /// Takes the lease.

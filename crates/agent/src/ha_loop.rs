@@ -71,6 +71,7 @@ pub(crate) struct HaLoop {
     answers: BTreeMap<MemberName, PeerAnswer>,
     running: Option<Running>,
     finished: Option<Finished>,
+    checkpoint: Option<BootTime>,
     pub(crate) orders: Orders,
     pub(crate) scheduled: Option<Scheduled>,
     pub(crate) restart_replies: Vec<oneshot::Sender<OrderReply>>,
@@ -116,6 +117,7 @@ impl HaLoop {
             answers: BTreeMap::new(),
             running: None,
             finished: None,
+            checkpoint: None,
             orders: Orders::default(),
             scheduled: None,
             restart_replies: Vec::new(),
@@ -215,6 +217,7 @@ impl HaLoop {
                 .as_ref()
                 .map(|running| Operation { kind: running.kind.clone(), since: running.since }),
             finished: self.finished.clone(),
+            checkpoint: self.checkpoint,
             orders: self.orders.clone(),
             memory: self.memory.clone(),
         }
@@ -330,6 +333,7 @@ impl HaLoop {
             Action::AskPeers { members } => members.iter().for_each(|member| self.peers.ask_position(member.clone())),
             Action::AskListed => self.connected.want_listed(),
             Action::PrepareCandidate { candidate, epoch } => self.peers.ask_prepare(candidate.clone(), *epoch),
+            Action::Checkpoint => execute::checkpoint(&self.context, seen.now),
             Action::AskProof { candidate, checkpoint } => {
                 let epoch = seen.lease.map_or(seen.memory.promised, |lease| lease.epoch);
                 self.peers.ask_proof(candidate.clone(), *checkpoint, epoch);
@@ -491,6 +495,7 @@ impl HaLoop {
             }
             Event::PeerAnswered { member, update } => self.take_answer(member, *update),
             Event::Order { order, reply } => self.take_order(order, reply),
+            Event::Checkpointed { asked } => self.checkpoint = Some(asked),
             Event::AskedPosition { reply } => self.asked.push(reply),
             Event::NameTaken { address } => self.name_taken = Some(address),
             Event::Terminate => self.orders.terminate = true,

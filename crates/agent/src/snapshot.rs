@@ -73,6 +73,7 @@ pub(crate) fn before_the_first(context: &Context) -> Snapshot {
         peers: BTreeMap::new(),
         operation: None,
         finished: None,
+        checkpoint: None,
         orders: Orders::default(),
         memory: context.kept().memory(),
     };

@@ -100,6 +100,8 @@ pub enum Action {
         /// The reign that will end.
         epoch: Epoch,
     },
+    /// Have the server write what is dirty, for [`CHECKPOINT_TIME`] at most, without waiting for it: what is left to a shutdown is little then.
+    Checkpoint,
     /// Ask the candidate whether it holds this record. It answers when it does, or that it does not.
     AskProof {
         /// Whom.
@@ -137,6 +139,9 @@ pub enum Action {
     },
 }
 
+/// How long the checkpoint before the server stops for a handover may take. It begins when the candidate is chosen, so that clients still write;
+/// what it does not get done is written while nobody can.
+pub const CHECKPOINT_TIME: Duration = Duration::from_secs(3);
 /// Exit code of an agent that leaves its server running: in maintenance mode the server is the operator's.
 pub const EXIT_LEAVES: u8 = 4;
 

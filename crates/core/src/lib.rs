@@ -34,7 +34,7 @@ mod steps;
 pub use address::Address;
 pub use bugs::{Bug, Bugs};
 pub use decide::decide;
-pub use decision::{Action, Decision, Disarm, OperationKind, QuarantineReason, StopMode};
+pub use decision::{Action, CHECKPOINT_TIME, Decision, Disarm, OperationKind, QuarantineReason, StopMode};
 pub use memory::Memory;
 pub use observation::Observation;
 pub use report::{Finding, Step, Verdict};

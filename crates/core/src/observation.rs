@@ -32,6 +32,8 @@ pub struct Observation {
     pub operation: Option<Operation>,
     /// How the operation before it ended; stays until the next one begins.
     pub finished: Option<Finished>,
+    /// When the checkpoint was asked for that ended last, well or not.
+    pub checkpoint: Option<BootTime>,
     /// What an operator asks of this very member.
     pub orders: Orders,
     /// What the decision before this one wanted to remember.

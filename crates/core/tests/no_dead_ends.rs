@@ -160,6 +160,7 @@ fn every_state_has_a_way_on() {
         peers: BTreeMap::new(),
         operation: None,
         finished: None,
+        checkpoint: None,
         orders: Orders::default(),
         memory: Memory::default(),
     };

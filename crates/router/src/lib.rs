@@ -8,6 +8,7 @@
 //!
 //! One thread accepts; each worker thread has a runtime of its own and keeps its sessions to itself.
 
+mod accept;
 mod answer;
 mod cancel;
 mod connect;

@@ -60,7 +60,7 @@ struct Flow {
     pipe: Option<Box<Pipe>>,
     /// The sender has said that nothing more comes.
     ended: bool,
-    /// The receiver has been told so.
+    /// The receiver has been told so, or hears it when its connection is closed.
     told: bool,
     /// Bytes that were passed on.
     bytes: u64,
@@ -86,7 +86,8 @@ impl Pump {
         registered: Registered,
         clock: Rc<Clock>,
     ) -> Self {
-        let down = Flow { waiting: first, ..Flow::default() };
+        // With the server's last byte the session ends.
+        let down = Flow { waiting: first, told: true, ..Flow::default() };
         Self { client, server, up: Flow::default(), down, registered, clock }
     }
 

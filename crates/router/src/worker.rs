@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::accept;
 use crate::connect::reset_at_close;
 use crate::counters::{Gauge, count};
 use crate::establish::{Established, Refused, establish};
@@ -37,7 +38,9 @@ pub(crate) struct Accepted<S = TcpStream> {
 
 /// What a worker is told.
 pub(crate) enum Order {
-    /// Another connection.
+    /// Accept connections, until nobody has the port open any more.
+    Accept(watch::Receiver<Arc<Port>>, TcpListener),
+    /// A connection that another worker has accepted.
     Serve(Accepted<std::net::TcpStream>),
     /// Other limits from now on.
     Settings(Arc<Settings>),
@@ -66,16 +69,22 @@ impl Load {
 /// What all workers share.
 pub(crate) struct Shared {
     pub(crate) routes: watch::Receiver<Routes>,
-    pub(crate) load: Arc<Load>,
+    pub(crate) load: Load,
     /// Connections that wait for a server.
-    pub(crate) held: Arc<AtomicUsize>,
+    pub(crate) held: AtomicUsize,
     /// Connections, sessions or not.
-    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) open: AtomicUsize,
+    /// How many of them there may be.
+    pub(crate) sessions_max: Arc<AtomicUsize>,
+    /// For connections that another one has accepted. They end when the router has gone.
+    pub(crate) workers: Vec<mpsc::WeakUnboundedSender<Order>>,
 }
 
 /// One worker.
 pub(crate) struct Worker {
-    shared: Shared,
+    /// Which one of the shared list.
+    pub(crate) number: usize,
+    shared: Arc<Shared>,
     settings: RefCell<Arc<Settings>>,
     sessions: Rc<Sessions>,
     clock: Rc<Clock>,
@@ -107,14 +116,22 @@ impl Clock {
 }
 
 /// Runs until it is told to stop, or nobody can tell it anything any more.
-pub(crate) async fn run(shared: Shared, settings: Arc<Settings>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let worker =
-        Rc::new(Worker { shared, settings: RefCell::new(settings), sessions: Rc::default(), clock: Rc::default() });
+pub(crate) async fn run(
+    number: usize,
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let settings = RefCell::new(settings);
+    let worker = Rc::new(Worker { number, shared, settings, sessions: Rc::default(), clock: Rc::default() });
     let watching = tokio::task::spawn_local(end_outdated(Rc::clone(&worker)));
     let ticking = tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
     let drain = loop {
         match orders.recv().await {
-            Some(Order::Serve(accepted)) => serve(&worker, accepted),
+            Some(Order::Accept(port, listener)) => {
+                tokio::task::spawn_local(accept::accept(Rc::clone(&worker), port, listener));
+            }
+            Some(Order::Serve(accepted)) => serve_from(&worker, accepted),
             Some(Order::Settings(settings)) => *worker.settings.borrow_mut() = settings,
             Some(Order::Drain(port, within)) => drain(&worker, port, within),
             Some(Order::Stop(within)) => break within,
@@ -142,16 +159,21 @@ fn drain(worker: &Rc<Worker>, port: Arc<Port>, within: Duration) {
     });
 }
 
-fn serve(worker: &Rc<Worker>, accepted: Accepted<std::net::TcpStream>) {
+/// Serves a connection that another worker has accepted.
+fn serve_from(worker: &Rc<Worker>, accepted: Accepted<std::net::TcpStream>) {
     let Accepted { port, stream, from } = accepted;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+    match TcpStream::from_std(stream) {
+        Ok(stream) => serve(worker, Accepted { port, stream, from }),
         Err(error) => {
             worker.open.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!(%error, "a connection cannot be served");
-            return;
         }
-    };
+    }
+}
+
+/// Serves a connection, from its first packet to its end.
+pub(crate) fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let Accepted { port, stream, from } = accepted;
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         // In a box of its own: what is needed to begin is given back when the session runs.

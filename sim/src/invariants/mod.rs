@@ -4,6 +4,7 @@ pub(crate) mod a1;
 pub(crate) mod a2;
 mod chronicle;
 pub(crate) mod l1;
+pub(crate) mod l10;
 pub(crate) mod l2;
 pub(crate) mod l3;
 pub(crate) mod l4;
@@ -117,6 +118,7 @@ impl Monitor {
             ("L7", Box::new(l7::RefusalsExplain)),
             ("L8", Box::new(l8::DemotionEnds)),
             ("L9", Box::new(l9::ShortRefusal::new(members))),
+            ("L10", Box::new(l10::HeldForLittle)),
         ];
         Self { past: Chronicle::new(members), invariants }
     }

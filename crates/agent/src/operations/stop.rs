@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgbaton_core::StopMode;
 use pgbaton_core::observation::Outcome;
 use pgbaton_postgres::{shutdown_checkpoint, wait_shut_down};
-use pgbaton_types::{BootTime, chain};
+use pgbaton_types::BootTime;
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
@@ -13,7 +13,6 @@ use super::OperationError;
 use super::senders::{Grace, unimpeded};
 use crate::clock;
 use crate::context::Context;
-use crate::observe;
 use crate::unguarded;
 
 /// Signals of the postmaster (PostgreSQL documentation, "Shutting Down the Server") by their numbers on Linux.
@@ -26,8 +25,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const QUIT_TIME: Duration = Duration::from_secs(1);
 /// How long a kill may take before it is reported as failed: processes in uninterruptible sleep end when their disk answers.
 const KILL_TIME: Duration = Duration::from_secs(30);
-/// How long the checkpoint before a handover may take. Clients still write; without it, what is dirty is written while nobody can.
-const CHECKPOINT_TIME: Duration = Duration::from_secs(3);
 
 pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, OperationError> {
     let status = context.guard.status()?;
@@ -43,9 +40,6 @@ pub(super) async fn stop(context: &Context, mode: StopMode) -> Result<Outcome, O
 
 async fn handover(context: &Context) -> Result<Outcome, OperationError> {
     let data_dir = context.data_dir();
-    if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
-        tracing::info!(error = %chain(&error), "the checkpoint before the handover did not complete");
-    }
     context.address.leave().await;
     context.guard.signal(SIGINT)?;
     // The lease is renewed meanwhile; longer than this nobody shall wait for writes.

@@ -154,6 +154,7 @@ fn standby() -> Snapshot {
         peers: BTreeMap::new(),
         operation: None,
         finished: None,
+        checkpoint: None,
         orders: Orders::default(),
         memory: Memory::default(),
     };

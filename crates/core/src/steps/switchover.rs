@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgbaton_types::{MemberName, ShutdownCheckpoint};
 
-use crate::decision::{Action, OperationKind, StopMode};
+use crate::decision::{Action, CHECKPOINT_TIME, OperationKind, StopMode};
 use crate::election::{Candidate, better_than};
 use crate::lease::soft_deadline;
 use crate::memory::{Handover, HandoverPhase, Pausing, Yielded};
@@ -127,6 +127,7 @@ fn choosing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
         return call_off(plan, &format!("nobody can take over: {}", reasons.join("; ")));
     };
     plan.act(Action::PrepareCandidate { candidate: candidate.clone(), epoch: lease.epoch });
+    plan.act(Action::Checkpoint);
     plan.wake_after(ASK_AGAIN);
     let text = format!("asks {candidate} to make itself ready");
     plan.memory.handover = Some(Handover {
@@ -177,6 +178,14 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
         }
         prepare_again(plan, handover, &candidate, lease);
         return plan.blocked(Step::Switchover, format!("waits until {candidate} is ready"));
+    }
+    // Before poolers are asked: their clients wait from then on.
+    let checkpointed = seen.checkpoint.is_some_and(|asked| asked >= handover.since);
+    let left = CHECKPOINT_TIME.saturating_sub(seen.now.since(handover.since));
+    if plan.memory.pausing.is_none() && !checkpointed && !left.is_zero() {
+        prepare_again(plan, handover, &candidate, lease);
+        plan.wake_after(left);
+        return plan.blocked(Step::Switchover, "waits for the checkpoint, so that the shutdown is short");
     }
     let left = soft_deadline(lease.deadline, lease.granted).since(seen.now);
     if left < PROOF_TIME * 2 {

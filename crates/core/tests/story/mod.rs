@@ -46,6 +46,8 @@ struct Stage {
     seen: Observation,
     /// Requests told so far: each has a revision of its own.
     requests: u64,
+    /// A checkpoint that is asked for takes until it is said to be done.
+    checkpoints_are_slow: bool,
 }
 
 impl Stage {
@@ -66,10 +68,11 @@ impl Stage {
             peers: std::collections::BTreeMap::new(),
             operation: None,
             finished: None,
+            checkpoint: None,
             orders: Orders::default(),
             memory: Memory::default(),
         };
-        Self { settings: Settings::default(), seen, requests: 0 }
+        Self { settings: Settings::default(), seen, requests: 0, checkpoints_are_slow: false }
     }
 
     fn decide(&mut self) -> String {
@@ -118,6 +121,7 @@ impl Stage {
                     self.seen.operation = Some(Operation { kind: kind.clone(), since: self.seen.now });
                 }
                 Action::ReleaseLease { .. } => self.seen.lease = None,
+                Action::Checkpoint if !self.checkpoints_are_slow => self.seen.checkpoint = Some(self.seen.now),
                 _ => {}
             }
         }
@@ -159,6 +163,11 @@ impl Stage {
             }
             "failover" => self.failover(words)?,
             "pooler" => self.pooler(words)?,
+            "checkpoint" => match words.next()? {
+                "slow" => self.checkpoints_are_slow = true,
+                "done" => self.seen.checkpoint = Some(self.seen.now),
+                other => return Err(format!("{other:?}: slow or done")),
+            },
             "listed" => self.listed(words)?,
             "peer" => self.peer(words)?,
             "finished" => self.finished(words)?,
@@ -449,6 +458,7 @@ fn describe(action: &Action) -> String {
         Action::AskListed => "ask the other voters about their hosts".to_owned(),
         Action::AskPeers { members } => format!("ask {}", names(members)),
         Action::PrepareCandidate { candidate, epoch } => format!("ask {candidate} to prepare for the end of {epoch}"),
+        Action::Checkpoint => "checkpoint".to_owned(),
         Action::AskProof { candidate, checkpoint } => format!("ask {candidate} for the {checkpoint}"),
         Action::SetSlots { members } => format!("slots for {}", names(members)),
         Action::ArmGuard { epoch, .. } => format!("arm the guard for {epoch}"),
