@@ -338,7 +338,11 @@ impl HaLoop {
                 let epoch = seen.lease.map_or(seen.memory.promised, |lease| lease.epoch);
                 self.peers.ask_proof(candidate.clone(), *checkpoint, epoch);
             }
-            Action::SetSlots { members } => self.set_slots(look, seen, members).await,
+            Action::SetSlots { members } => {
+                // Clients need no slots: who follows the primary hears of it first.
+                self.publish(look, seen);
+                self.set_slots(look, seen, members).await;
+            }
             Action::DisarmGuard { why } => {
                 execute::disarm(&self.context, *why)?;
                 return Ok(true);

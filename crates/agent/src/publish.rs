@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgbaton_api::layout::{HistoryRecord, MemberRecord, StatusRecord};
 use pgbaton_net::HttpClient;
-use pgbaton_store::{Compare, Op, StoreError, Txn};
+use pgbaton_store::{Compare, Op, StoreError, Terms, Txn};
 use pgbaton_types::{Epoch, Lsn, Revision, TimelineHistory, chain};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -123,21 +123,35 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
     let settings = context.config().settings.clone();
     let record = pgbaton_api::to_compact(&publication.record).unwrap_or_default();
     let began = context.session.lease().is_none();
-    let (ttl, within) = (settings.ttl, settings.retry_timeout);
-    context.session.publish(&*context.store, record.as_bytes(), ttl, within, clock::now()).await?;
+    let seen = context.view.keys();
+    let holder = publication.holder.as_ref();
+    // One transaction: whoever follows the primary needs both, and each is a sync on every voter.
+    let mut more = holder.and_then(|holder| of_holder(context, &seen, holder, written.holder.as_ref()));
+    let terms = Terms { ttl: settings.ttl, deadline: settings.retry_timeout, now: clock::now() };
+    context.session.publish_with(&*context.store, record.as_bytes(), &mut more, terms).await?;
     if began {
         // The loop may wait for a session to claim a bootstrap with.
         context.wake(Event::StoreChanged);
     }
-    let Some(holder) = &publication.holder else {
-        written.holder = None;
-        return Ok(());
-    };
-    if written.holder.as_ref() == Some(holder) {
-        return Ok(());
+    if let Some(txn) = more {
+        context.store.txn(txn, settings.retry_timeout).await?;
     }
-    let known = written.holder.as_ref().filter(|old| old.created == holder.created);
-    let seen = context.view.keys();
+    let changed = holder.is_some() && written.holder.as_ref() != holder;
+    if changed && !seen.contains_key(keys::CONFIG) && seen.contains_key(keys::INITIALIZE) {
+        crate::operations::publish_config(context).await?;
+    }
+    written.holder = holder.cloned();
+    Ok(())
+}
+
+/// What of the holder's the store does not have yet.
+fn of_holder(
+    context: &Context,
+    seen: &keys::Keys,
+    holder: &HolderPublication,
+    written: Option<&HolderPublication>,
+) -> Option<Txn> {
+    let known = written.filter(|old| old.created == holder.created);
     let mut ops = Vec::new();
     let status_changed = known.is_none_or(|old| old.position != holder.position || old.slots != holder.slots);
     if let Some(position) = holder.position.filter(|_| status_changed) {
@@ -153,20 +167,16 @@ async fn write(context: &Context, publication: &Publication, written: &mut Writt
         let time = pgbaton_api::iso(jiff::Timestamp::now());
         let record = HistoryRecord::of(history, old.as_ref(), &time, context.me.as_str(), limit);
         ops.push(Op::put(context.key(keys::HISTORY), pgbaton_api::to_compact(&record).unwrap_or_default()));
-        let epoch = Epoch::of(keys::base(&seen), holder.created);
+        let epoch = Epoch::of(keys::base(seen), holder.created);
         ops.push(Op::put(context.key(keys::TIMELINE), format!("{} {}", history.timeline(), epoch.0)));
     }
-    if !ops.is_empty() {
-        let leader = context.key(keys::LEADER);
-        let only_holder = vec![
-            Compare::created_at(&leader, holder.created),
-            Compare::Value { key: leader, value: context.me.as_str().into() },
-        ];
-        context.store.txn(Txn::when(only_holder, ops), settings.retry_timeout).await?;
+    if ops.is_empty() {
+        return None;
     }
-    if !seen.contains_key(keys::CONFIG) && seen.contains_key(keys::INITIALIZE) {
-        crate::operations::publish_config(context).await?;
-    }
-    written.holder = Some(holder.clone());
-    Ok(())
+    let leader = context.key(keys::LEADER);
+    let only_holder = vec![
+        Compare::created_at(&leader, holder.created),
+        Compare::Value { key: leader, value: context.me.as_str().into() },
+    ];
+    Some(Txn::when(only_holder, ops))
 }

@@ -112,13 +112,15 @@ impl Baton {
         let servers = records.filter_map(|(name, key)| {
             let record = MemberRecord::read(&String::from_utf8_lossy(key.value));
             let server = server(name.parse().ok()?, &record, published)?;
-            Some((server, record.role == "primary"))
+            Some((server, record.role))
         });
-        let (primaries, standbys): (Vec<_>, Vec<_>) = servers.partition(|(_, primary)| *primary);
         let reigns = reigns(&keys);
+        // What takes writes is "promoted" until it has what its standbys need; before that, too, but then it has not said so of this reign.
+        let takes_writes = |role: &str| role == "primary" || role == "promoted" && reigns.is_some() && reigns == epoch;
+        let (primaries, standbys): (Vec<_>, Vec<_>) = servers.partition(|(_, role)| takes_writes(role));
         let asked = text(FAILOVER).and_then(|text| FailoverRecord::read(&text));
         let writable = epoch.is_some() && reigns.is_none_or(|reign| Some(reign) == epoch);
-        let holder = |(server, _): &(ServerAt, bool)| writable && leader.as_ref() == Some(&server.name);
+        let holder = |(server, _): &(ServerAt, String)| writable && leader.as_ref() == Some(&server.name);
         Self {
             scope: scope.to_owned(),
             epoch,
@@ -203,6 +205,17 @@ mod tests {
         keys[5].1 = "1 9";
         let primary = baton(&keys).primary.unwrap();
         assert_eq!((primary.name.as_str(), primary.address().as_str(), primary.lag), ("a", "10.0.0.1:1", Some(0)));
+    }
+
+    #[test]
+    fn who_was_promoted_is_the_primary_once_it_has_said_so_of_its_reign() {
+        let promoted = member("promoted", 1, "");
+        let mut keys =
+            vec![(LEADER, "a", 9), ("members/a", promoted.as_str(), 3), (HISTORY, "[]", 8), (TIMELINE, "1 7", 8)];
+        assert_eq!(baton(&keys).primary, None, "it may still be in recovery");
+        keys[3].1 = "1 9";
+        assert_eq!(baton(&keys).primary.map(|server| server.port), Some(1));
+        assert_eq!(baton(&keys[..2]).primary, None, "the word of who is not one of ours means recovery");
     }
 
     #[test]

@@ -36,6 +36,6 @@ pub use lease_times::{LeaseTimes, RenewalBarrier};
 pub use machine::{Applied, Event, EventKind, KeyValue, LeaseId, Machine, limits};
 pub use memory::{ManualClock, MemoryStore, Outage};
 pub use reading::{Pair, RangeAnswer, RangeQuery, SortOrder, SortTarget};
-pub use session::Session;
+pub use session::{Session, Terms};
 pub use store::{BoxFuture, Health, Lease, Renewal, Snapshot, Store, Voter};
 pub use watch::{Watch, WatchItem, WatchSender};

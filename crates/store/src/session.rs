@@ -18,6 +18,17 @@ pub struct Session {
     state: Mutex<Option<Open>>,
 }
 
+/// How a session is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long it stays without a renewal.
+    pub ttl: Duration,
+    /// How long an answer of the store is waited for.
+    pub deadline: Duration,
+    /// The time before the call.
+    pub now: BootTime,
+}
+
 #[derive(Debug, Clone)]
 struct Open {
     lease: LeaseId,
@@ -40,6 +51,9 @@ impl Session {
 
     /// Keeps the session alive and the value of the key as it should be; to be called several times per `ttl`. A session that was lost is begun
     /// anew. `now` is the time before this call.
+    ///
+    /// # Errors
+    /// The store's; it is to be tried again.
     pub async fn publish(
         &self,
         store: &dyn Store,
@@ -48,52 +62,70 @@ impl Session {
         deadline: Duration,
         now: BootTime,
     ) -> Result<(), StoreError> {
+        self.publish_with(store, value, &mut None, Terms { ttl, deadline, now }).await
+    }
+
+    /// The same, and takes `more` along if the value is written anyway: in one transaction, which others see at once and which is synced once. What
+    /// was not taken is left there. Its value is written whether or not the conditions of `more` hold.
+    ///
+    /// # Errors
+    /// The store's; it is to be tried again.
+    pub async fn publish_with(
+        &self,
+        store: &dyn Store,
+        value: &[u8],
+        more: &mut Option<Txn>,
+        terms: Terms,
+    ) -> Result<(), StoreError> {
         let open = self.locked().clone();
-        let Some(open) = open else { return self.begin(store, value, ttl, deadline, now).await };
-        let due = now.since(open.renewed) >= ttl / RENEWALS_PER_TTL;
-        if !due {
-            // Who waits for a new value does not wait for a renewal that is not due, too.
-            return if open.value == value {
-                Ok(())
-            } else {
-                self.change(store, &open, value, ttl, deadline, now).await
-            };
-        }
-        let renewal = Renewal { lease: open.lease, leader_key: self.key.clone(), epoch_create_revision: open.created };
-        if let Err(error) = store.keep_session(renewal, deadline).await {
-            if error.refusal().is_some() {
-                *self.locked() = None;
-                return self.begin(store, value, ttl, deadline, now).await;
+        let Some(mut open) = open else { return self.begin(store, value, terms).await };
+        // Who waits for a new value does not wait for a renewal that is not due, too.
+        if terms.now.since(open.renewed) >= terms.ttl / RENEWALS_PER_TTL {
+            let (lease, leader_key) = (open.lease, self.key.clone());
+            let renewal = Renewal { lease, leader_key, epoch_create_revision: open.created };
+            match store.keep_session(renewal, terms.deadline).await {
+                Ok(()) => open.renewed = terms.now,
+                Err(error) if error.refusal().is_some() => {
+                    *self.locked() = None;
+                    return self.begin(store, value, terms).await;
+                }
+                Err(error) => return Err(error),
             }
-            return Err(error);
+            *self.locked() = Some(open.clone());
         }
         if open.value == value {
-            *self.locked() = Some(Open { renewed: now, ..open });
             return Ok(());
         }
-        let open = Open { renewed: now, ..open };
-        self.change(store, &open, value, ttl, deadline, now).await
+        self.change(store, open, value, more, terms).await
     }
 
     async fn change(
         &self,
         store: &dyn Store,
-        open: &Open,
+        open: Open,
         value: &[u8],
-        ttl: Duration,
-        deadline: Duration,
-        now: BootTime,
+        more: &mut Option<Txn>,
+        terms: Terms,
     ) -> Result<(), StoreError> {
         let put = Op::put_leased(&self.key, value, open.lease);
-        match store.txn(Txn::of(vec![put]), deadline).await {
+        let txn = match more.clone() {
+            None => Txn::of(vec![put]),
+            Some(Txn { compares, mut success, mut failure }) => {
+                success.push(put.clone());
+                failure.push(put);
+                Txn { compares, success, failure }
+            }
+        };
+        match store.txn(txn, terms.deadline).await {
             Ok(_) => {
-                *self.locked() = Some(Open { value: value.to_vec(), ..open.clone() });
+                *more = None;
+                *self.locked() = Some(Open { value: value.to_vec(), ..open });
                 Ok(())
             }
             // The lease is not there any more.
             Err(error) if error.refusal().is_some() => {
                 *self.locked() = None;
-                self.begin(store, value, ttl, deadline, now).await
+                self.begin(store, value, terms).await
             }
             Err(error) => Err(error),
         }
@@ -111,14 +143,8 @@ impl Session {
         }
     }
 
-    async fn begin(
-        &self,
-        store: &dyn Store,
-        value: &[u8],
-        ttl: Duration,
-        deadline: Duration,
-        renewed: BootTime,
-    ) -> Result<(), StoreError> {
+    async fn begin(&self, store: &dyn Store, value: &[u8], terms: Terms) -> Result<(), StoreError> {
+        let Terms { ttl, deadline, now: renewed } = terms;
         let lease = store.lease_grant(ttl, deadline).await?.id;
         // A key that an earlier life of its owner left keeps its creation: the read tells which.
         let put = vec![Op::put_leased(&self.key, value, lease), Op::get(&self.key)];

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use pgbaton_store::conformance::{self, Harness};
-use pgbaton_store::{BoxFuture, Compare, ManualClock, MemoryStore, Op, Outage, Store, StoreError, Txn, WatchItem};
-use pgbaton_types::Revision;
+use pgbaton_store::{
+    BoxFuture, Compare, ManualClock, MemoryStore, Op, Outage, Session, Store, StoreError, Terms, Txn, WatchItem,
+};
+use pgbaton_types::{BootTime, Revision};
 
 struct Memory {
     clock: ManualClock,
@@ -47,6 +49,38 @@ async fn a_lease_ends_at_its_time_and_not_before() {
     assert_eq!(memory.store.snapshot("/", DEADLINE).await.unwrap().items.len(), 1);
     memory.pass(Duration::from_millis(1)).await;
     assert_eq!(memory.store.snapshot("/", DEADLINE).await.unwrap().items.len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_takes_along_what_is_to_be_written_with_its_value() {
+    let memory = Memory::new();
+    let session = Session::new("/a".to_owned());
+    let terms = Terms { ttl: Duration::from_secs(10), deadline: DEADLINE, now: BootTime(0) };
+    let more = |compare| Some(Txn::when(vec![compare], vec![Op::put("/b", "x")]));
+    let store = &memory.store;
+    let revision = || async { store.snapshot("/", DEADLINE).await.unwrap().revision };
+
+    let mut left = more(Compare::absent("/b"));
+    session.publish_with(store, b"1", &mut left, terms).await.unwrap();
+    assert!(left.is_some(), "the first value is written with what begins the session");
+    let before = revision().await;
+    session.publish_with(store, b"2", &mut left, terms).await.unwrap();
+    assert_eq!((left, revision().await.0), (None, before.0 + 1));
+
+    // What may not be written keeps nobody from writing the own value.
+    session.publish_with(store, b"3", &mut more(Compare::absent("/b")), terms).await.unwrap();
+    let items = store.snapshot("/", DEADLINE).await.unwrap().items;
+    let written: Vec<_> = items.iter().map(|pair| (pair.key.as_str(), pair.value.as_slice())).collect();
+    assert_eq!(written, [("/a", &b"3"[..]), ("/b", b"x")]);
+
+    // With nothing of its own to write it leaves the rest, and a session that has ended is begun anew.
+    let mut left = more(Compare::absent("/c"));
+    session.publish_with(store, b"3", &mut left, terms).await.unwrap();
+    assert!(left.is_some());
+    memory.pass(Duration::from_secs(11)).await;
+    session.publish_with(store, b"4", &mut left, terms).await.unwrap();
+    assert!(left.is_some());
+    assert_eq!(store.snapshot("/a", DEADLINE).await.unwrap().items[0].value, b"4");
 }
 
 #[tokio::test]
