@@ -127,7 +127,9 @@ impl World {
     }
 
     fn acquire(&mut self, member: usize, action: &Action) {
-        let Action::AcquireLease { reserve, reservation_seen, initialize_seen, ttl, above } = action else { return };
+        let Action::AcquireLease { reserve, reservation_seen, initialize_seen, identity, ttl, above } = action else {
+            return;
+        };
         let lease = self.store.new_lease_id();
         let (base_seen, raise_base) = self.base_for(member, *above);
         let acquire = Acquire {
@@ -136,6 +138,7 @@ impl World {
             reserve: *reserve,
             reservation_seen: reservation_seen.unwrap_or(Revision(0)),
             initialize_seen: *initialize_seen,
+            identity: *identity,
             claim: self.own_claim(member),
             ttl: *ttl,
             base_seen,

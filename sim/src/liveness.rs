@@ -51,7 +51,9 @@ impl Healing {
             2 * world.scenario.recovery_longest + world.scenario.promotion_longest + world.scenario.exit_longest;
         let ending = world.hosts.iter().any(|host| host.agent.orders.terminate);
         let starts = STARTED_WITHIN + if ending { ENDED_FOR } else { 0 };
-        let leases = nanos(settings.ttl) + nanos(world.store.longest_ttl().max(settings.ttl));
+        // Of a store that was wiped a member remembers the longest one that it has ever seen.
+        let remembered = world.hosts.iter().map(|host| host.agent.memory.longest_ttl).max().unwrap_or_default();
+        let leases = nanos(settings.ttl) + nanos(world.store.longest_ttl().max(settings.ttl).max(remembered));
         // A slow store takes its time for what has to be asked for.
         let questions = 2 * nanos(settings.retry_timeout) + 20 * world.scenario.store_slowness;
         let leader_by = world.now + leases + questions + servers + starts;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use pgbaton_core::observation::{Initialize, MemberFacts};
 use pgbaton_store::{Command, Compare, LeaseId, LeaseTimes, Machine, Op, Response, Txn};
-use pgbaton_types::{BootTime, Epoch, MemberName, Revision, TimelineId};
+use pgbaton_types::{BootTime, Epoch, MemberName, Revision, SystemId, TimelineId};
 
 use crate::layout::{self, Decoded};
 use crate::time::{HostClock, Time};
@@ -48,6 +48,8 @@ pub(crate) struct Acquire {
     pub(crate) reservation_seen: Revision,
     /// The key `initialize` as it was seen.
     pub(crate) initialize_seen: Initialize,
+    /// The identity to be recorded.
+    pub(crate) identity: Option<SystemId>,
     /// What holds while an own claim to make the cluster stands.
     pub(crate) claim: Compare,
     /// Time to live to ask for.
@@ -234,6 +236,9 @@ impl StoreModel {
             0 => Compare::absent(layout::BASE),
             seen => Compare::Value { key: layout::BASE.to_owned(), value: seen.to_string().into_bytes() },
         });
+        if let Some(system_id) = acquire.identity {
+            puts.push(Op::put(layout::INITIALIZE, system_id.to_string()));
+        }
         if let Some(raised) = acquire.raise_base {
             puts.push(Op::put(layout::BASE, raised.to_string()));
         }

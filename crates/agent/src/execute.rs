@@ -12,7 +12,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::event::Event;
 use crate::keys;
-use crate::lease_actions::{self, ACTION_TIME, LeaseActionError, Seen};
+use crate::lease_actions::{self, ACTION_TIME, LeaseActionError, Seen, Taken};
 use crate::observe;
 
 /// Why an action was not carried out.
@@ -126,11 +126,12 @@ pub(crate) fn checkpoint(context: &Arc<Context>, asked: BootTime) {
 
 /// Takes the lease.
 pub(crate) async fn acquire(context: &Context, action: &Action) -> Result<(), ActionError> {
-    let Action::AcquireLease { reserve, reservation_seen, initialize_seen, ttl, above } = action else {
+    let Action::AcquireLease { reserve, reservation_seen, initialize_seen, identity, ttl, above } = action else {
         return Err(ActionError::Changed);
     };
     let seen = Seen { reservation: *reservation_seen, initialize: *initialize_seen };
-    let epoch = lease_actions::acquire(context, *above, *reserve, seen, *ttl).await?;
+    let taken = Taken { reserve: *reserve, identity: *identity };
+    let epoch = lease_actions::acquire(context, *above, taken, seen, *ttl).await?;
     tracing::info!(%epoch, "holds the lease");
     Ok(())
 }

@@ -6,7 +6,7 @@ use pgbaton_api::layout::FailoverRecord;
 use pgbaton_core::lease::{self, RenewalTimes};
 use pgbaton_core::observation::{Initialize, Lease};
 use pgbaton_store::{Compare, LeaseId, Op, OpResponse, StoreError, Txn};
-use pgbaton_types::{Epoch, MemberName, Revision, TimelineId};
+use pgbaton_types::{Epoch, MemberName, Revision, SystemId, TimelineId};
 
 use crate::clock;
 use crate::context::Context;
@@ -51,11 +51,20 @@ pub(crate) struct Seen {
     pub(crate) initialize: Initialize,
 }
 
+/// What is written together with the leader key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// The timeline number for the promotion that follows.
+    pub(crate) reserve: TimelineId,
+    /// The cluster's identity, when the store does not know it.
+    pub(crate) identity: Option<SystemId>,
+}
+
 /// Takes the lease that nobody holds. On success the guard is armed before anybody is told.
 pub(crate) async fn acquire(
     context: &Context,
     promised: Epoch,
-    reserve: TimelineId,
+    taken: Taken,
     seen: Seen,
     ttl: Duration,
 ) -> Result<Epoch, LeaseActionError> {
@@ -64,7 +73,7 @@ pub(crate) async fn acquire(
     let sent = clock::now();
     context.lease.attempt(sent + ttl);
     let granted = context.store.lease_grant(ttl, limit).await?;
-    let created = match create(context, granted.id, reserve, seen, base, limit).await {
+    let created = match create(context, granted.id, taken, seen, base, limit).await {
         Ok(created) => created,
         Err(error) => {
             if matches!(error, LeaseActionError::Overtaken) {
@@ -108,7 +117,7 @@ struct Created {
 async fn create(
     context: &Context,
     id: LeaseId,
-    reserve: TimelineId,
+    taken: Taken,
     seen: Seen,
     base: Compare,
     limit: Duration,
@@ -116,26 +125,28 @@ async fn create(
     let (leader, timelines) = (context.key(keys::LEADER), context.key(keys::TIMELINES));
     let initialize = context.key(keys::INITIALIZE);
     let same_cluster = match seen.initialize {
-        Initialize::Absent => Compare::absent(initialize),
+        Initialize::Absent => Compare::absent(&initialize),
         // An empty one may be another member's by now.
         Initialize::UnderWay { .. } => match context.session.lease().filter(|_| !context.lists_no_hosts) {
-            Some(session) => Compare::under_lease(initialize, session),
-            None => Compare::Value { key: initialize, value: Vec::new() },
+            Some(session) => Compare::under_lease(&initialize, session),
+            None => Compare::Value { key: initialize.clone(), value: Vec::new() },
         },
-        Initialize::Done(system_id) => Compare::Value { key: initialize, value: system_id.to_string().into_bytes() },
+        Initialize::Done(system_id) => {
+            Compare::Value { key: initialize.clone(), value: system_id.to_string().into_bytes() }
+        }
     };
     // Whoever made the cluster by a claim of its own still has it.
     let claim = context.lists_no_hosts && matches!(seen.initialize, Initialize::UnderWay { .. });
     let claim = claim.then(|| Compare::Value { key: context.key(keys::CLAIM), value: context.me.as_str().into() });
     let reservation = Compare::modified_at(&timelines, seen.reservation.unwrap_or_default());
-    let txn = Txn::when(
-        [Compare::absent(&leader), reservation, same_cluster, base].into_iter().chain(claim).collect(),
-        vec![
-            Op::put_leased(&leader, context.me.as_str(), id),
-            Op::put(&timelines, reserve.to_string()),
-            Op::get(context.key(keys::BASE)),
-        ],
-    );
+    let identity = taken.identity.map(|system_id| Op::put(initialize, system_id.to_string()));
+    let puts = [
+        Op::put_leased(&leader, context.me.as_str(), id),
+        Op::put(&timelines, taken.reserve.to_string()),
+        Op::get(context.key(keys::BASE)),
+    ];
+    let compares = [Compare::absent(&leader), reservation, same_cluster, base].into_iter().chain(claim).collect();
+    let txn = Txn::when(compares, puts.into_iter().chain(identity).collect());
     match context.store.txn(txn, limit).await {
         Ok(result) if result.succeeded => Ok(Created { revision: result.revision, base: base_in(&result.responses) }),
         Ok(_) => Err(LeaseActionError::Overtaken),

@@ -55,6 +55,9 @@ pub enum Action {
         reservation_seen: Option<Revision>,
         /// The key `initialize` as it was seen.
         initialize_seen: Initialize,
+        /// The identity of the local data, to be written into `initialize` in the same transaction, since the store does not know this cluster:
+        /// from then on nobody makes another one beside it.
+        identity: Option<SystemId>,
         /// Time to live to ask for.
         ttl: Duration,
         /// The highest epoch that any member is known to have seen. The new one is higher: `base` is raised before the

@@ -132,6 +132,7 @@ mod tests {
             reserve: TimelineId(2),
             reservation_seen: Some(Revision(1)),
             initialize_seen: pgbaton_core::observation::Initialize::Absent,
+            identity: None,
             ttl: std::time::Duration::from_secs(5),
             above: pgbaton_types::Epoch(0),
         };

@@ -33,6 +33,8 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 reserve: TimelineId::FIRST,
                 reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
                 initialize_seen: seen.store.cluster.initialize,
+                // It is recorded when the cluster is complete.
+                identity: None,
                 ttl: settings.ttl,
                 above: highest_promise(plan),
             });

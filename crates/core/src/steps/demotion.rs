@@ -9,6 +9,7 @@ use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::settings::Settings;
 use crate::steps::leader::highest_promise;
+use crate::steps::race::unknown_identity;
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let (settings, seen) = (plan.settings, plan.seen);
@@ -30,6 +31,7 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
                 .map_or(pgbaton_types::TimelineId::FIRST, |reservation| reservation.timeline),
             reservation_seen: seen.store.cluster.reserved.map(|reservation| reservation.revision),
             initialize_seen: seen.store.cluster.initialize,
+            identity: unknown_identity(seen),
             ttl: settings.ttl,
             above: highest_promise(plan),
         });

@@ -230,6 +230,12 @@ fn promote(plan: &mut Plan<'_>, lease: Lease) -> Flow {
     let Some(timeline) = timeline else {
         return release(plan, lease, "no timeline number is reserved for a promotion");
     };
+    // It has followed somebody who was promoted by hand since the number was chosen: it would take the next one, which is nobody's.
+    if let Some(own) = seen.standby().map(|standby| standby.history.timeline())
+        && own >= timeline
+    {
+        return release(plan, lease, format!("the server is on timeline {own} already, and {timeline} is reserved"));
+    }
     if ends_soon(plan, lease) {
         return plan.blocked(Step::Leader, "waits for the lease to be renewed before it promotes");
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgbaton_types::{BootTime, Epoch, MemberName, TimelineId};
+use pgbaton_types::{BootTime, Epoch, MemberName, SystemId, TimelineId};
 
 use crate::bugs::Bug;
 use crate::decision::Action;
@@ -262,10 +262,17 @@ fn acquire(plan: &mut Plan<'_>, why: impl Into<String>) -> Flow {
         reserve,
         reservation_seen: plan.seen.store.cluster.reserved.map(|reservation| reservation.revision),
         initialize_seen: plan.seen.store.cluster.initialize,
+        identity: unknown_identity(plan.seen),
         ttl: plan.settings.ttl,
         above: highest_promise(plan),
     });
     plan.taken(Step::Race, why)
+}
+
+/// The identity of the own data, if the store does not know this cluster.
+pub(crate) fn unknown_identity(seen: &Observation) -> Option<SystemId> {
+    let unknown = seen.store.cluster.initialize == Initialize::Absent;
+    seen.database().filter(|_| unknown).map(|database| database.system_id)
 }
 
 /// A paused primary whose key vanished takes it again, on the same timeline: the reservation shows that nobody else
@@ -278,6 +285,7 @@ pub(crate) fn acquire_for_running_primary(plan: &Plan<'_>) -> Option<Action> {
         reserve: timeline,
         reservation_seen: Some(reservation.revision),
         initialize_seen: plan.seen.store.cluster.initialize,
+        identity: unknown_identity(plan.seen),
         ttl: plan.settings.ttl,
         above: highest_promise(plan),
     })

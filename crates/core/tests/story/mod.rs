@@ -442,9 +442,11 @@ fn describe(action: &Action) -> String {
         Action::ClaimBootstrap => "claim the bootstrap".to_owned(),
         Action::WithdrawClaim => "withdraw the claim".to_owned(),
         Action::RecordInitialize { system_id, epoch } => format!("record the identity {system_id} in {epoch}"),
-        Action::AcquireLease { reserve, above, .. } => {
+        Action::AcquireLease { reserve, above, identity, .. } => {
             let above = if above.0 == 0 { String::new() } else { format!(", above {above}") };
-            format!("acquire the lease and reserve timeline {reserve}{above}")
+            let identity =
+                identity.map(|system_id| format!(", and record the identity {system_id}")).unwrap_or_default();
+            format!("acquire the lease and reserve timeline {reserve}{above}{identity}")
         }
         Action::ReleaseLease { created, successor } => {
             format!(
