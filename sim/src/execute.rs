@@ -106,7 +106,7 @@ impl World {
     pub(crate) fn checkpointed(&mut self, member: usize, life: u64, asked: BootTime) {
         let agent = &mut self.hosts[member].agent;
         if agent.alive && agent.life == life {
-            agent.checkpoint = Some(asked);
+            agent.checkpoint = agent.checkpoint.max(Some(asked));
             self.wake_agent(member);
         }
     }

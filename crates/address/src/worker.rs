@@ -26,10 +26,10 @@ use crate::status::Status;
 const WORTH_IT: Duration = Duration::from_millis(50);
 
 /// How long before the moment at which a whole number of seconds is left the rest is given: a thread that wakes too late would give a second
-/// Pause before an address that could not be taken away is tried again: another host is about to have it.
-const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 /// less.
 const EARLY: Duration = Duration::from_millis(20);
+/// Pause before an address that could not be taken away is tried again: another host is about to have it.
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the thread is told.
 #[derive(Debug)]

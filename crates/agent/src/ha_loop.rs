@@ -369,15 +369,17 @@ impl HaLoop {
         if self.publication.holder.as_ref().is_none_or(|holder| holder.created != created) {
             self.publication.holder = None;
         }
-        self.publication.holder.get_or_insert(HolderPublication {
+        // Slots as the store names them: what is published before it is looked at them must not forget any.
+        let slots = || keys::retained_slots(&self.context.view.keys());
+        self.publication.holder.get_or_insert_with(|| HolderPublication {
             created,
             position: None,
             history: None,
-            slots: Vec::new(),
+            slots: slots(),
         })
     }
 
-    /// Publishes what is known after the actions: members that wait for a leader come as soon as it has their slots.
+    /// Publishes what is known, before slots are made and after all actions: members that wait for a leader come as soon as it has their slots.
     fn publish(&mut self, look: &Look, seen: &Observation) {
         let ready = seen.lease.is_some_and(|lease| self.slots_ready == Some(lease.epoch));
         let config = self.context.config();
@@ -499,7 +501,7 @@ impl HaLoop {
             }
             Event::PeerAnswered { member, update } => self.take_answer(member, *update),
             Event::Order { order, reply } => self.take_order(order, reply),
-            Event::Checkpointed { asked } => self.checkpoint = Some(asked),
+            Event::Checkpointed { asked } => self.checkpoint = self.checkpoint.max(Some(asked)),
             Event::AskedPosition { reply } => self.asked.push(reply),
             Event::NameTaken { address } => self.name_taken = Some(address),
             Event::Terminate => self.orders.terminate = true,

@@ -112,15 +112,18 @@ impl Baton {
         let servers = records.filter_map(|(name, key)| {
             let record = MemberRecord::read(&String::from_utf8_lossy(key.value));
             let server = server(name.parse().ok()?, &record, published)?;
-            Some((server, record.role))
+            let recovers = record.replay_lsn.is_some();
+            Some((server, (record.role, recovers)))
         });
         let reigns = reigns(&keys);
-        // What takes writes is "promoted" until it has what its standbys need; before that, too, but then it has not said so of this reign.
-        let takes_writes = |role: &str| role == "primary" || role == "promoted" && reigns.is_some() && reigns == epoch;
-        let (primaries, standbys): (Vec<_>, Vec<_>) = servers.partition(|(_, role)| takes_writes(role));
+        // What takes writes is "promoted" until it has what its standbys need; before that, too, but then it has not said so of this reign,
+        // or it has something to replay.
+        let said_so = reigns.is_some() && reigns == epoch;
+        let (primaries, standbys): (Vec<_>, Vec<_>) =
+            servers.partition(|(_, (role, recovers))| role == "primary" || role == "promoted" && said_so && !recovers);
         let asked = text(FAILOVER).and_then(|text| FailoverRecord::read(&text));
         let writable = epoch.is_some() && reigns.is_none_or(|reign| Some(reign) == epoch);
-        let holder = |(server, _): &(ServerAt, String)| writable && leader.as_ref() == Some(&server.name);
+        let holder = |(server, _): &(ServerAt, _)| writable && leader.as_ref() == Some(&server.name);
         Self {
             scope: scope.to_owned(),
             epoch,
@@ -216,6 +219,9 @@ mod tests {
         keys[3].1 = "1 9";
         assert_eq!(baton(&keys).primary.map(|server| server.port), Some(1));
         assert_eq!(baton(&keys[..2]).primary, None, "the word of who is not one of ours means recovery");
+        let again = member("promoted", 1, r#","replay_lsn":90"#);
+        keys[1].1 = again.as_str();
+        assert_eq!(baton(&keys).primary, None, "it was made a standby, and is promoted once more");
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::connect;
 use crate::counters::count;
 use crate::port::Port;
-use crate::worker::{Accepted, Order, Worker, serve};
+use crate::settings::SYSTEMD;
+use crate::worker::{Accepted, Order, Worker, serve, serve_from};
 
 /// Pause after a failed accept, so that running out of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -55,6 +57,12 @@ async fn accept_all(worker: &Rc<Worker>, port: &watch::Receiver<Arc<Port>>, list
             tracing::warn!(port = %name, client = %from, most, "a connection was refused: there are too many");
             continue;
         }
+        // Who came before the router opened such a socket has options of its own.
+        if port.settings.listen.starts_with(SYSTEMD)
+            && let Err(error) = connect::tune(&stream)
+        {
+            tracing::debug!(%error, "a connection is used as it is");
+        }
         let accepted = Accepted { port: Arc::clone(&port), stream, from };
         if next == worker.number {
             serve(worker, accepted);
@@ -65,18 +73,23 @@ async fn accept_all(worker: &Rc<Worker>, port: &watch::Receiver<Arc<Port>>, list
     }
 }
 
-/// Another worker serves it.
-fn hand_over(worker: &Worker, next: usize, accepted: Accepted) {
+/// Another worker serves it; this one, if that has ended.
+fn hand_over(worker: &Rc<Worker>, next: usize, accepted: Accepted) {
     let Accepted { port, stream, from } = accepted;
-    let sent = stream.into_std().map(|stream| {
-        let order = Order::Serve(Accepted { port, stream, from });
-        // One that has ended serves nobody any more.
-        worker.workers[next].upgrade().is_some_and(|to| to.send(order).is_ok())
-    });
-    if !matches!(sent, Ok(true)) {
-        worker.open.fetch_sub(1, Ordering::Relaxed);
-    }
-    if let Err(error) = sent {
-        tracing::warn!(%error, "a connection cannot be served");
+    let stream = match stream.into_std() {
+        Ok(stream) => stream,
+        Err(error) => {
+            worker.open.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!(%error, "a connection cannot be served");
+            return;
+        }
+    };
+    let order = Order::Serve(Accepted { port, stream, from });
+    let refused = match worker.workers[next].upgrade() {
+        Some(to) => to.send(order).err().map(|refused| refused.0),
+        None => Some(order),
+    };
+    if let Some(Order::Serve(accepted)) = refused {
+        serve_from(worker, accepted);
     }
 }

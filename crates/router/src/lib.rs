@@ -6,7 +6,8 @@
 //! Who is the primary comes from outside, as a [`pgbaton_api::View`]; nothing here reads a store. What is decided by it is in [`routes`], without I/O:
 //! a write connection never goes to a server of an epoch below the highest seen, and all sessions end when the view is too old.
 //!
-//! One thread accepts; each worker thread has a runtime of its own and keeps its sessions to itself.
+//! Each worker thread has a runtime of its own and keeps its sessions to itself; the connections of a port are accepted by one of them and
+//! handed to all in turn.
 
 mod accept;
 mod answer;

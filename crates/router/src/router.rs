@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::connect;
 use crate::port::Port;
 use crate::routes::Routes;
-use crate::settings::{PortSettings, Settings};
+use crate::settings::{PortSettings, SYSTEMD, Settings};
 use crate::worker::{self, Load, Order, Shared};
 
 /// Connections that the kernel keeps until they are accepted: as many as PostgreSQL's clients come with at once after a failover.
@@ -203,7 +203,7 @@ impl Router {
 
     fn listen(&self, port: &PortSettings) -> Result<(TcpListener, SocketAddr), RouterError> {
         let failed = |source| RouterError::Listen { name: port.name.clone(), listen: port.listen.clone(), source };
-        let listener = match port.listen.strip_prefix("systemd:") {
+        let listener = match port.listen.strip_prefix(SYSTEMD) {
             Some(socket) => {
                 let none = || RouterError::NoSocket { name: port.name.clone(), socket: socket.to_owned() };
                 self.inherited.get(socket).ok_or_else(none)?.try_clone().map_err(failed)?

@@ -128,7 +128,11 @@ impl Routes {
     }
 
     fn reader(&self, wanted: &ReadOnly, load: impl Fn(&MemberName) -> usize) -> Option<Bound> {
-        let standbys = self.view.baton.standbys.iter().filter(|server| usable(server, wanted));
+        // Whoever holds the lease is about to be promoted, which would end the session.
+        let stays = |server: &ServerAt| {
+            wanted.primary != UsePrimary::Never || self.view.baton.leader != Some(server.name.clone())
+        };
+        let standbys = self.view.baton.standbys.iter().filter(|server| usable(server, wanted) && stays(server));
         let primary = self.view.baton.primary.iter().filter(|_| wanted.primary == UsePrimary::Always);
         let all: Vec<&ServerAt> = standbys.chain(primary).filter(|server| weight(server) > 0).collect();
         let here = |server: &&ServerAt| {
@@ -243,6 +247,21 @@ mod tests {
         assert!(!routes.keeps(&bound, &Mode::ReadWrite, BootTime(1004)));
         routes.take(view(None, 1004));
         assert!(!routes.keeps(&bound, &Mode::ReadWrite, BootTime(1005)));
+    }
+
+    #[test]
+    fn readers_do_not_begin_where_they_would_end_at_once() {
+        let mut seen = view(Some(5), 1000);
+        seen.baton.primary = None;
+        seen.baton.leader = Some("b".parse().unwrap());
+        let of = |change: fn(&mut ReadOnly)| {
+            let (routes, mode) = (routes(seen.clone()), reading(change));
+            let bound = routes.route(&mode, BootTime(1001), |_| 0).unwrap();
+            assert!(routes.keeps(&bound, &mode, BootTime(1001)));
+            bound.member.to_string()
+        };
+        assert_eq!(of(|_| {}), "c", "b is about to be promoted");
+        assert_eq!(of(|wanted| wanted.primary = UsePrimary::Last), "b");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+/// What a port listens at begins with this when systemd has opened its socket, whose name follows.
+pub(crate) const SYSTEMD: &str = "systemd:";
+
 /// What a router does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -138,6 +138,9 @@ pub(crate) async fn run(
             None => break Duration::ZERO,
         }
     };
+    // What was handed over since then is not begun any more.
+    orders.close();
+    while orders.try_recv().is_ok() {}
     let until = Instant::now() + drain;
     while worker.sessions.len() > 0 && Instant::now() < until {
         // waits: for sessions to end by themselves, which nothing tells
@@ -160,7 +163,7 @@ fn drain(worker: &Rc<Worker>, port: Arc<Port>, within: Duration) {
 }
 
 /// Serves a connection that another worker has accepted.
-fn serve_from(worker: &Rc<Worker>, accepted: Accepted<std::net::TcpStream>) {
+pub(crate) fn serve_from(worker: &Rc<Worker>, accepted: Accepted<std::net::TcpStream>) {
     let Accepted { port, stream, from } = accepted;
     match TcpStream::from_std(stream) {
         Ok(stream) => serve(worker, Accepted { port, stream, from }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgbaton_types::{BootTime, Revision};
 
-use crate::{LeaseId, Op, OpResponse, Renewal, Store, StoreError, Txn};
+use crate::{LeaseId, Op, OpResponse, Refusal, Renewal, Store, StoreError, Txn};
 
 /// A session is renewed after this share of its ttl: three renewals may fail before it ends. Nothing is decided by it, so that more of them
 /// would only cost each voter's time.
@@ -122,10 +122,16 @@ impl Session {
                 *self.locked() = Some(Open { value: value.to_vec(), ..open });
                 Ok(())
             }
-            // The lease is not there any more.
-            Err(error) if error.refusal().is_some() => {
+            Err(error) if matches!(error.refusal(), Some(Refusal::LeaseNotFound(_) | Refusal::LeaseExpiring(_))) => {
                 *self.locked() = None;
                 self.begin(store, value, terms).await
+            }
+            // What was to be taken along may be what the store refuses: whoever asked for it hears so when it is written alone.
+            Err(error) if error.refusal().is_some() && more.is_some() => {
+                let alone = Txn::of(vec![Op::put_leased(&self.key, value, open.lease)]);
+                store.txn(alone, terms.deadline).await?;
+                *self.locked() = Some(Open { value: value.to_vec(), ..open });
+                Ok(())
             }
             Err(error) => Err(error),
         }

@@ -22,14 +22,14 @@ pub(crate) const START_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
     let seen = plan.seen;
+    if plan.settings.bugs.has(Bug::Patroni2970) && seen.lease.is_none() {
+        restore_initialize(plan);
+    }
     let Some(leader) = seen.other_holder().cloned() else {
         return plan.pass(Step::Follower, "nobody else holds the lease");
     };
     if seen.lease.is_some() {
         return plan.pass(Step::Follower, "this member holds a lease");
-    }
-    if plan.settings.bugs.has(Bug::Patroni2970) {
-        restore_initialize(plan);
     }
     if seen.guard.armed {
         disarm(plan);

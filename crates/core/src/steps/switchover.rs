@@ -166,13 +166,14 @@ fn preparing(plan: &mut Plan<'_>, handover: &Handover, lease: Lease) -> Flow {
     let seen = plan.seen;
     let Some(candidate) = handover.candidate.clone() else { return call_off(plan, "no candidate was chosen") };
     let own_position = seen.primary().map_or(pgbaton_types::Lsn::INVALID, |primary| primary.position);
-    let ready = seen.peer_since(&candidate, handover.since).is_some_and(|answer| {
-        answer.prepared == Some(lease.epoch) && own_position.bytes_ahead_of(answer.position) <= READY_LAG_MAX
-    });
+    let answer = seen.peer_since(&candidate, handover.since);
+    let prepared = answer.filter(|answer| answer.prepared == Some(lease.epoch));
+    let ready = prepared.is_some_and(|answer| own_position.bytes_ahead_of(answer.position) <= READY_LAG_MAX);
     if !ready {
-        // While poolers are asked, clients of others go on writing: the candidate may be behind for a moment.
+        // While poolers are asked, clients of others go on writing, and after a checkpoint there is more WAL (full pages) for a while: the
+        // candidate may be behind for a moment.
         let asked = plan.memory.pausing.map_or(Duration::ZERO, |_| plan.settings.pause_within);
-        let limit = PREPARE_TIME + asked;
+        let limit = PREPARE_TIME + asked + prepared.map_or(Duration::ZERO, |_| CHECKPOINT_TIME);
         if seen.now.since(handover.since) >= limit {
             return call_off(plan, &format!("{candidate} could not make itself ready in {} s", limit.as_secs()));
         }
