@@ -50,6 +50,7 @@ pub async fn all(harness: &dyn Harness) {
     compares_decide(store).await;
     a_put_keeps_the_create_revision(store).await;
     contradictions_are_refused(store).await;
+    a_key_may_be_in_both_branches(store).await;
     a_transaction_is_done_whole_or_not_at_all(store).await;
     operations_see_each_other(store).await;
     a_revoked_lease_takes_its_keys(store).await;
@@ -151,6 +152,22 @@ pub async fn contradictions_are_refused(store: &dyn Store) {
     let long = "k".repeat(crate::limits::KEY_BYTES_MAX + 1);
     assert!(matches!(refused(store.txn(Txn::of(vec![Op::put(long, "x")]), DEADLINE).await), Refusal::Limit(_)));
     assert!(store.snapshot(key, DEADLINE).await.expect("snapshot").items.is_empty(), "nothing was put");
+}
+
+/// The same key in both branches: a member's record is written whether or not it may write more.
+pub async fn a_key_may_be_in_both_branches(store: &dyn Store) {
+    let (own, more) = ("/c/both/own", "/c/both/more");
+    for (value, written) in [("1", true), ("2", false)] {
+        let txn = Txn {
+            compares: vec![Compare::absent(more)],
+            success: vec![Op::put(more, value), Op::put(own, value)],
+            failure: vec![Op::put(own, value)],
+        };
+        assert_eq!(store.txn(txn, DEADLINE).await.expect("txn").succeeded, written);
+        let items = store.snapshot("/c/both/", DEADLINE).await.expect("snapshot").items;
+        let values: Vec<_> = items.iter().map(|pair| (pair.key.as_str(), pair.value.as_slice())).collect();
+        assert_eq!(values, [(more, &b"1"[..]), (own, value.as_bytes())]);
+    }
 }
 
 /// When one operation is refused, none is done.

@@ -86,6 +86,37 @@ fn a_reload_takes_settings_and_keeps_sessions_and_a_wrong_one_changes_nothing() 
 }
 
 #[test]
+fn a_reload_that_takes_a_port_away_ends_its_sessions_and_no_others() {
+    let (cluster, router) = routed("", "");
+    let (mut writer, mut reader) = (session(router.writes()).unwrap(), session(router.reads()).unwrap());
+    let without = format!(
+        "scope: test\n{}router:\n  drain_within: 0\n  ports:\n  - {{name: rw, listen: '{}', mode: read-write}}\n",
+        cluster.client_section(),
+        router.writes()
+    );
+    router.reload_text(&without).unwrap();
+    wait::until("the port to be closed", LIMIT, || match TcpStream::connect(router.reads()) {
+        Ok(_) => Err("it is open".to_owned()),
+        Err(_) => Ok(()),
+    })
+    .unwrap();
+    wait::until("its session to end", LIMIT, || match reader.batch_execute("SELECT 1") {
+        Ok(()) => Err("it goes on".to_owned()),
+        Err(_) => Ok(()),
+    })
+    .unwrap();
+    writer.batch_execute("SELECT 1").unwrap();
+    session(router.writes()).unwrap();
+    // And it comes back with the next one.
+    router.reload("", "").unwrap();
+    wait::until("the port to be open again", LIMIT, || {
+        session(router.reads()).map(drop).map_err(|error| error.to_string())
+    })
+    .unwrap();
+    writer.batch_execute("SELECT 1").unwrap();
+}
+
+#[test]
 fn a_stop_lets_sessions_end_by_themselves_for_a_while() {
     let (_cluster, mut router) = routed("  drain_within: 30\n", "");
     let mut client = session(router.writes()).unwrap();
