@@ -96,7 +96,7 @@ pub(crate) async fn run(context: Arc<Context>, kind: OperationKind) -> Outcome {
         OperationKind::RecoverAlone => recover::alone(&context).await,
         OperationKind::StartStandby { upstream } => start::standby(&context, upstream.as_ref()).await,
         OperationKind::StartPrimary { .. } => start::primary(&context).await,
-        OperationKind::Promote { timeline, .. } => promote::promote(&context, *timeline).await,
+        OperationKind::Promote { timeline, proven, .. } => promote::promote(&context, *timeline, *proven).await,
         OperationKind::Follow { upstream } => standby::follow(&context, upstream).await,
         OperationKind::Stop { mode } => {
             return stop::stop(&context, *mode).await.unwrap_or_else(|error| Outcome::Failed(chain(&error)));

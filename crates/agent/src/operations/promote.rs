@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pgbaton_postgres::{ControlFile, DatabaseState, PromoteError, write_config};
 use pgbaton_types::{TimelineId, chain};
+use tokio::time::sleep;
 
 use super::OperationError;
 use crate::context::Context;
@@ -22,7 +23,15 @@ const PLACEHOLDER: &str = "# pgbaton: this timeline number was given out and not
 /// How long the checkpoint after a promotion may take; it only serves later rewinds.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(600);
 
-pub(super) async fn promote(context: &Arc<Context>, timeline: TimelineId) -> Result<(), OperationError> {
+/// How long that checkpoint waits after a handover, in which nobody has parted from anybody: its writes would make those wait who have just come.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// `handed_over`: the primary before has ended in peace, and this member has all of it.
+pub(super) async fn promote(
+    context: &Arc<Context>,
+    timeline: TimelineId,
+    handed_over: bool,
+) -> Result<(), OperationError> {
     let spec = context.spec();
     let mut client = observe::client(&spec);
     // As seen by the decision that this follows: a connection of its own would cost time that nobody can write in.
@@ -49,12 +58,12 @@ pub(super) async fn promote(context: &Arc<Context>, timeline: TimelineId) -> Res
     if promoted != timeline {
         tracing::error!(reserved = %timeline, taken = %promoted, "the promotion took another timeline number");
     }
-    tokio::spawn(after_promotion(Arc::clone(context)));
+    tokio::spawn(after_promotion(Arc::clone(context), handed_over));
     Ok(())
 }
 
 /// What need not delay the first write: files without an upstream, and the checkpoint that later rewinds need.
-async fn after_promotion(context: Arc<Context>) {
+async fn after_promotion(context: Arc<Context>, handed_over: bool) {
     context.set_prepared(None);
     let files = context.follow(None).map_err(OperationError::from).and_then(|recovery| {
         if write_config(&context.spec(), &recovery)?.changed {
@@ -64,6 +73,9 @@ async fn after_promotion(context: Arc<Context>) {
     });
     if let Err(error) = files {
         tracing::warn!(error = %chain(&error), "the configuration files still name the former upstream");
+    }
+    if handed_over {
+        sleep(SETTLE_TIME).await;
     }
     if let Err(error) = observe::client(&context.spec()).checkpoint(CHECKPOINT_TIME).await {
         tracing::warn!(error = %chain(&error), "the checkpoint after the promotion did not complete");

@@ -36,8 +36,9 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, figures: &mut Figures) -
         let written = rows.first().and_then(|row| row[0].clone()).unwrap_or_default();
         if written.parse::<u64>().is_ok_and(|rows| rows > 1000) { Ok(()) } else { Err(written) }
     })?;
-    let mut took = Vec::new();
+    let (mut took, mut asked) = (Vec::new(), Vec::new());
     for round in 1..=options.switchovers {
+        asked.push(unix_micros());
         let (_, time) = switchover(cluster)?;
         took.push(time.as_secs_f64() * 1000.0);
         note(&format!("switchover {round}: answered after {:.0} ms", time.as_secs_f64() * 1000.0));
@@ -63,8 +64,19 @@ pub(crate) fn run(cluster: &Cluster, options: &Options, figures: &mut Figures) -
     figures.add("transactions that pgbench counted", "", "", vec![done]);
     figures.add("rows that are missing", "", "0", vec![done - kept]);
     figures.add("transactions that failed", "", "0", vec![failed]);
-    figures.add("longest transaction", "ms", "below 1000", vec![longest(directory.path())?]);
+    let Longest { latency, ended } = longest(directory.path())?;
+    if let Some(round) = asked.iter().rposition(|asked| *asked <= ended) {
+        let after = (ended - asked[round]) / 1000;
+        note(&format!("the longest transaction ended {after} ms after switchover {} was asked for", round + 1));
+    }
+    figures.add("longest transaction", "ms", "below 1000", vec![latency as f64 / 1000.0]);
     Ok(())
+}
+
+/// Time of day, as pgbench's logs have it.
+fn unix_micros() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The process that leads the PgBouncer.
@@ -96,14 +108,25 @@ fn pgbench(options: &Options, pgbouncer: &PgBouncer, directory: &Path, time: Dur
     Ok(pgbench.spawn()?)
 }
 
-/// The longest latency in pgbench's logs, in milliseconds.
-fn longest(directory: &Path) -> Outcome<f64> {
-    let mut longest = 0_u64;
+/// A transaction, both in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Longest {
+    latency: u64,
+    /// Time of day.
+    ended: u64,
+}
+
+/// The one with the longest latency in pgbench's logs.
+fn longest(directory: &Path) -> Outcome<Longest> {
+    let mut longest = Longest::default();
     for file in std::fs::read_dir(directory.join("logs"))? {
-        // client, transaction, latency in microseconds, ... (pgbench, "Per-Transaction Logging").
+        // client, transaction, latency, script, seconds and microseconds of its end (pgbench, "Per-Transaction Logging").
         let text = std::fs::read_to_string(file?.path())?;
-        let micros = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok()).max();
-        longest = longest.max(micros.unwrap_or(0));
+        let of = |line: &str| {
+            let numbers: Vec<u64> = line.split(' ').map_while(|word| word.parse().ok()).collect();
+            Some(Longest { latency: *numbers.get(2)?, ended: numbers.get(4)? * 1_000_000 + numbers.get(5)? })
+        };
+        longest = longest.max(text.lines().filter_map(of).max().unwrap_or_default());
     }
-    Ok(longest as f64 / 1000.0)
+    Ok(longest)
 }
