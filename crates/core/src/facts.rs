@@ -43,6 +43,17 @@ impl Observation {
         }
     }
 
+    /// The store shows the leader key of this lease.
+    pub(crate) fn shows(&self, lease: Lease) -> bool {
+        self.store.cluster.leader.as_ref().is_some_and(|leader| leader.created == lease.created)
+    }
+
+    /// The history was published in an earlier reign. It is in each anew: by it a member knows whether the store remembers everything, and
+    /// clients know that the holder takes writes.
+    pub(crate) fn reign_is_untold(&self, lease: Lease) -> bool {
+        self.store.cluster.history_epoch.is_some_and(|published| published < lease.epoch)
+    }
+
     /// The server's account as a standby, which it stays: not when it was told to become a primary.
     pub(crate) fn standby(&self) -> Option<&StandbyStatus> {
         self.local.server.standby()

@@ -192,9 +192,10 @@ impl Router {
         for (settings, (listener, address)) in new {
             let (port, served) = watch::channel(Arc::new(Port { settings, counters: Arc::default() }));
             // Ports are spread over the workers; each hands its connections to all.
-            if let Some(worker) = self.workers.get(self.ports.len() % self.workers.len().max(1)) {
-                // A thread that has ended accepts nothing any more.
-                let _ = worker.send(Order::Accept(served, listener));
+            let worker = &self.workers[self.ports.len() % self.workers.len()];
+            if worker.send(Order::Accept(served, listener)).is_err() {
+                let name = &port.borrow().settings.name;
+                tracing::error!(port = %name, "nobody accepts at the port: a thread of the router has ended, which is a bug; restart it");
             }
             self.ports.push(Open { address, port });
         }

@@ -266,16 +266,14 @@ fn keep(plan: &mut Plan<'_>, lease: Lease, status: &PrimaryStatus) -> Flow {
         return plan.blocked(Step::Leader, "the server is the primary; the store has not been read yet");
     }
     // What is written under a key that the store does not show, because it has gone back or is not read yet, would be refused.
-    if cluster.leader.as_ref().is_some_and(|leader| leader.created == lease.created) {
+    if seen.shows(lease) {
         if let Some(database) = seen.database()
             && !matches!(cluster.initialize, Initialize::Done(_))
         {
             plan.act(Action::RecordInitialize { system_id: database.system_id, epoch: lease.epoch });
         }
         plan.act(Action::PublishPosition { position: status.position });
-        // In each reign anew: by it a member knows whether the store remembers everything.
-        let earlier = cluster.history_epoch.is_some_and(|published| published < lease.epoch);
-        if earlier || cluster.history.as_ref() != Some(&status.history) {
+        if seen.reign_is_untold(lease) || cluster.history.as_ref() != Some(&status.history) {
             plan.act(Action::PublishHistory { history: status.history.clone() });
         }
     }

@@ -1,7 +1,6 @@
 //! Maintenance mode: nothing is promoted, demoted or rebuilt by itself; what an operator asks for by name is done.
 
 use crate::decision::{Action, Disarm};
-use crate::observation::Lease;
 use crate::plan::{Flow, Plan};
 use crate::report::Step;
 use crate::steps::race::acquire_for_running_primary;
@@ -31,11 +30,8 @@ pub(crate) fn step(plan: &mut Plan<'_>) -> Flow {
         // Of a cluster that is not complete nothing is published: another one may take its place.
         if seen.database().is_some() {
             plan.act(Action::PublishPosition { position: primary.position });
-            // In each reign anew, as without a pause: by it clients know that this one takes writes.
-            let cluster = &seen.store.cluster;
-            let earlier = |lease: Lease| cluster.history_epoch.is_some_and(|published| published < lease.epoch);
-            let shown = |lease: &Lease| cluster.leader.as_ref().is_some_and(|leader| leader.created == lease.created);
-            if seen.lease.filter(shown).is_some_and(earlier) && cluster.history.as_ref() == Some(&primary.history) {
+            let untold = seen.lease.is_some_and(|lease| seen.shows(lease) && seen.reign_is_untold(lease));
+            if untold && seen.store.cluster.history.as_ref() == Some(&primary.history) {
                 plan.act(Action::PublishHistory { history: primary.history.clone() });
             }
         }
