@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -92,17 +91,19 @@ impl Launch {
         self.env("HOME", home).env("USER", &user.name).env("LOGNAME", &user.name)
     }
 
-    /// Starts it as a direct child in a process group of its own. The caller must reap it. With `parent_death_signal`,
-    /// the kernel kills it when the **thread** that started it ends.
+    /// Starts it as a direct child in a session of its own, as a service manager does. The kernel shares the processors
+    /// between sessions (sched(7), autogroups), so that otherwise what is measured has to share with what measures it. The
+    /// caller must reap it. With `parent_death_signal`, the kernel kills it when the **thread** that started it ends.
     pub(crate) fn spawn(&self, parent_death_signal: Option<Signal>) -> Result<Child, ProcessError> {
         let log = open_log(&self.log)?;
         let errors = log.try_clone().map_err(|source| ProcessError::Log { path: self.log.clone(), source })?;
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(&self.environment).current_dir(&self.directory).process_group(0);
+        command.args(&self.arguments).envs(&self.environment).current_dir(&self.directory);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         // Here and not by the standard library, which would change the user after this and so clear the death signal.
         let credentials = self.user.map(|(uid, gid)| Credentials { uid, gid, groups: Vec::new() });
-        ChildSetup { credentials, parent_death_signal, ..ChildSetup::default() }.apply(&mut command);
+        let new_session = true;
+        ChildSetup { new_session, credentials, parent_death_signal, ..ChildSetup::default() }.apply(&mut command);
         command.spawn().map_err(|source| ProcessError::Start { program: self.program.clone(), source })
     }
 }
@@ -112,7 +113,7 @@ fn open_log(path: &Path) -> Result<File, ProcessError> {
     opened.map_err(|source| ProcessError::Log { path: path.to_owned(), source })
 }
 
-/// One process with its process group, both killed when this is dropped. The process itself also dies with the thread
+/// One process with its session's first process group, both killed when this is dropped. The process itself also dies with the thread
 /// that started it, however that ends, so a test that is killed leaves it not behind. What leaves the group, such as
 /// PostgreSQL's backends, needs a [`crate::Host`].
 #[derive(Debug)]
