@@ -122,8 +122,8 @@ impl Router {
         let system = |what| move |source| RouterError::System { what, source };
         let (made, outcome) = std::sync::mpsc::channel();
         let run = move || {
-            // Whoever has begun it waits for what is sent.
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            // Neither signals nor processes, which would be asked for at each turn. Whoever has begun it waits for what is sent.
+            match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
                     let _ = made.send(Ok(()));
                     runtime.block_on(work());
