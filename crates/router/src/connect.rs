@@ -33,7 +33,7 @@ pub(crate) fn tune(stream: &impl AsFd) -> io::Result<()> {
 }
 
 /// Has the connection reset instead of ended when it is closed: whoever waits on it hears at once, and no data is left on its way.
-pub(crate) fn reset_at_close(stream: &TcpStream) {
+pub(crate) fn reset_at_close(stream: &impl AsFd) {
     if let Err(error) = sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
         tracing::debug!(%error, "a connection is closed without a reset");
     }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::connect;
 use crate::port::Port;
+use crate::pumps::Pumps;
 use crate::routes::Routes;
 use crate::settings::{PortSettings, SYSTEMD, Settings};
 use crate::worker::{self, Load, Order, Shared};
@@ -105,11 +107,13 @@ impl Router {
         this.open_ports(&settings.ports)?;
         for (number, queue) in queues.into_iter().enumerate() {
             let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
-            this.begin(format!("router-{number}"), move || worker::run(number, shared, settings, queue))?;
+            this.begin(format!("router-{number}"), move || {
+                Ok(worker::run(number, shared, settings, queue, Pumps::new(Rc::default())?))
+            })?;
         }
         // Only workers hold it: with the last of them the views end.
         drop(shared);
-        this.begin("router-views".to_owned(), move || follow(views, route))?;
+        this.begin("router-views".to_owned(), move || Ok(follow(views, route)))?;
         Ok(this)
     }
 
@@ -117,16 +121,19 @@ impl Router {
     fn begin<F: Future<Output = ()>>(
         &mut self,
         name: String,
-        work: impl FnOnce() -> F + Send + 'static,
+        work: impl FnOnce() -> io::Result<F> + Send + 'static,
     ) -> Result<(), RouterError> {
         let system = |what| move |source| RouterError::System { what, source };
         let (made, outcome) = std::sync::mpsc::channel();
         let run = move || {
-            // Neither signals nor processes, which would be asked for at each turn. Whoever has begun it waits for what is sent.
-            match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
-                Ok(runtime) => {
+            // Whoever has begun it waits for what is sent.
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            // Inside the runtime: what the work needs may be its.
+            let begun = runtime.and_then(|runtime| runtime.block_on(async { work() }).map(|work| (runtime, work)));
+            match begun {
+                Ok((runtime, work)) => {
                     let _ = made.send(Ok(()));
-                    runtime.block_on(work());
+                    runtime.block_on(work);
                 }
                 Err(error) => {
                     let _ = made.send(Err(error));
@@ -136,7 +143,7 @@ impl Router {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(system("start a thread"))?;
         self.threads.push(thread);
         let made = outcome.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        made.map_err(system("make a runtime"))
+        made.map_err(system("make the runtime of a thread"))
     }
 
     /// Its ports, with where they listen.

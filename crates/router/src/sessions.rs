@@ -33,12 +33,17 @@ impl Handle {
     /// Has it ended when it is polled next, which is at once.
     pub(crate) fn end(&self, why: Why) {
         self.end.set(Some(why));
+        self.wake();
+    }
+
+    /// Has it polled.
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    /// Whether it is to end. Otherwise it is woken when that changes.
+    /// Whether it is to end. Otherwise it is woken when that changes, or it has ended by itself.
     pub(crate) fn ended(&self, context: &Context<'_>) -> Option<Why> {
         if self.end.get().is_none() {
             let mut waker = self.waker.borrow_mut();

@@ -18,7 +18,7 @@ use crate::connect::reset_at_close;
 use crate::counters::{Gauge, count};
 use crate::establish::{Established, Refused, establish};
 use crate::port::Port;
-use crate::pump::{Ended, Pump};
+use crate::pumps::{Ended, Pumps};
 use crate::routes::Routes;
 use crate::sessions::{Sessions, Why};
 use crate::settings::Settings;
@@ -87,6 +87,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     settings: RefCell<Arc<Settings>>,
     sessions: Rc<Sessions>,
+    pumps: Rc<Pumps>,
     clock: Rc<Clock>,
 }
 
@@ -121,9 +122,12 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     settings: Arc<Settings>,
     mut orders: mpsc::UnboundedReceiver<Order>,
+    pumps: Pumps,
 ) {
     let settings = RefCell::new(settings);
-    let worker = Rc::new(Worker { number, shared, settings, sessions: Rc::default(), clock: Rc::default() });
+    let (clock, pumps) = (Rc::clone(pumps.clock()), Rc::new(pumps));
+    let worker = Rc::new(Worker { number, shared, settings, sessions: Rc::default(), pumps, clock });
+    let copying = tokio::task::spawn_local(copy_all(Rc::clone(&worker)));
     let watching = tokio::task::spawn_local(end_outdated(Rc::clone(&worker)));
     let ticking = tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
     let drain = loop {
@@ -147,8 +151,9 @@ pub(crate) async fn run(
         sleep_until(until.min(Instant::now() + LOOK_INTERVAL)).await;
     }
     worker.sessions.end(Why::Stop, |_, _| true);
-    watching.abort();
-    ticking.abort();
+    for work in [copying, watching, ticking] {
+        work.abort();
+    }
     // The sessions close their connections when they are polled next.
     tokio::task::yield_now().await;
 }
@@ -202,9 +207,16 @@ async fn copy(worker: &Worker, port: &Arc<Port>, session: Established) {
     }
     let load = worker.load.counter(&bound.member);
     let _gauges = (Gauge::up(&counters.sessions), Gauge::up(&load));
-    let mut pump = Pump::new(client, server, said, registered, Rc::clone(&worker.clock));
-    let ended = (&mut pump).await;
-    let (bytes_in, bytes_out) = pump.bytes();
+    let mut copying = match worker.pumps.add(client, server, said, registered) {
+        Ok(copying) => copying,
+        Err(error) => {
+            count(&counters.refused);
+            tracing::warn!(%error, port = %port.settings.name, "a session cannot begin");
+            return;
+        }
+    };
+    let ended = (&mut copying).await;
+    let (bytes_in, bytes_out) = copying.bytes();
     counters.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
     counters.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     match ended {
@@ -212,6 +224,11 @@ async fn copy(worker: &Worker, port: &Arc<Port>, session: Established) {
         Ended::Outside(Why::Cut) => count(&counters.cut),
         Ended::Outside(Why::Idle) => count(&counters.idle),
     }
+}
+
+/// A task of its own, beside those of the sessions.
+async fn copy_all(worker: Rc<Worker>) {
+    worker.pumps.run().await;
 }
 
 fn tell(port: &Port, from: SocketAddr, refused: &Refused) {

@@ -23,5 +23,6 @@ pub mod signals;
 pub mod sockets;
 pub mod spawn;
 pub mod timer;
+pub mod watched;
 
 pub use rustix::process::{Pid, Signal};
