@@ -7,7 +7,7 @@
 //! a write connection never goes to a server of an epoch below the highest seen, and all sessions end when the view is too old.
 //!
 //! Each worker thread has a runtime of its own and keeps its sessions to itself; the connections of a port are accepted by one of them and
-//! handed to all in turn. Beginning one is a task; what copies then is one loop over all of a worker ([`pumps`]).
+//! handed to all in turn. Beginning one is a task; what copies then is one loop over all of a worker (`pumps`).
 
 mod accept;
 mod answer;

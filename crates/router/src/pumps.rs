@@ -1,5 +1,5 @@
 //! The sessions of a worker that copy. The kernel tells of all their connections in one list, which the runtime waits for as for one
-//! thing: a task that is woken for each packet took a tenth of what the router needs for a transaction.
+//! thing: a task that is woken for each packet costs more than the copying (`docs/adr/0008-sessions-of-the-router-are-one-loop.md`).
 
 use std::cell::RefCell;
 use std::future::Future;
