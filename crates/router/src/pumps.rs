@@ -44,13 +44,12 @@ pub(crate) enum Ended {
 pub(crate) struct Pumps {
     epoll: AsyncFd<OwnedFd>,
     all: RefCell<All>,
-    clock: Rc<Clock>,
 }
 
 struct All {
     sessions: Slab<Session>,
-    /// Who goes on in the next turn without a word of the kernel. One that has gone may be among them.
-    again: Vec<usize>,
+    /// Who goes on in the next turn, each once.
+    due: Vec<usize>,
     events: Vec<Event>,
     tools: Tools,
 }
@@ -59,21 +58,18 @@ struct All {
 struct Session {
     pump: Pump,
     handle: Rc<Handle>,
+    /// It is among those who go on: a second entry would give it a second turn, and so on with each word of the kernel.
+    due: bool,
     over: bool,
 }
 
 impl Pumps {
     /// None yet. To be made inside the runtime that runs them.
-    pub(crate) fn new(clock: Rc<Clock>) -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let epoll = pgbaton_sys::watched::readable(epoll::create(CreateFlags::CLOEXEC)?)?;
         let events = Vec::with_capacity(EVENTS_AT_ONCE);
-        let all = All { sessions: Slab::new(), again: Vec::new(), events, tools: Tools::default() };
-        Ok(Self { epoll, all: RefCell::new(all), clock })
-    }
-
-    /// The worker's.
-    pub(crate) fn clock(&self) -> &Rc<Clock> {
-        &self.clock
+        let all = All { sessions: Slab::new(), due: Vec::new(), events, tools: Tools::default() };
+        Ok(Self { epoll, all: RefCell::new(all) })
     }
 
     /// Begins to copy; `first` is what the server has said already.
@@ -85,7 +81,7 @@ impl Pumps {
         registered: Registered,
     ) -> io::Result<Copying> {
         let pump = Pump::new(client.into_std()?, server.into_std()?, first);
-        let session = Session { pump, handle: Rc::clone(&registered.handle), over: false };
+        let session = Session { pump, handle: Rc::clone(&registered.handle), due: false, over: false };
         let key = self.all.borrow_mut().sessions.insert(session);
         // From here on it is taken out again whatever happens.
         let copying = Copying { pumps: Rc::clone(self), key, registered };
@@ -98,20 +94,20 @@ impl Pumps {
         Ok(copying)
     }
 
-    /// Copies, for ever.
-    pub(crate) async fn run(&self) {
+    /// Copies, for ever. By the clock it is known who has been quiet.
+    pub(crate) async fn run(&self, clock: &Clock) {
         loop {
-            if let Err(error) = self.run_until_failed().await {
-                tracing::error!(%error, "sessions wait: the kernel does not tell which of them can go on");
+            if let Err(error) = self.run_until_failed(clock).await {
+                tracing::error!(%error, "no session goes on: the kernel does not tell which of them can; restart the router if this is said again");
                 sleep(FAILED_PAUSE).await;
             }
         }
     }
 
-    async fn run_until_failed(&self) -> io::Result<()> {
+    async fn run_until_failed(&self, clock: &Clock) -> io::Result<()> {
         loop {
             let mut ready = self.epoll.readable().await?;
-            while self.all.borrow_mut().turn(&self.epoll, self.clock.tick())? {
+            while self.all.borrow_mut().turn(&self.epoll, clock.tick())? {
                 yield_now().await;
             }
             ready.clear_ready();
@@ -124,7 +120,6 @@ impl All {
     fn turn(&mut self, epoll: &AsyncFd<OwnedFd>, tick: u32) -> io::Result<bool> {
         self.events.clear();
         epoll::wait(epoll, spare_capacity(&mut self.events), Some(&AT_ONCE))?;
-        let before = std::mem::take(&mut self.again);
         for at in 0..self.events.len() {
             let event = self.events[at];
             let (key, of) = session_of(event.data);
@@ -134,17 +129,27 @@ impl All {
                     Of::Server => &mut session.pump.server,
                 };
                 side.told(event.flags);
-                self.go_on(key, tick);
+                self.is_due(key);
             }
         }
-        for key in before {
-            self.go_on(key, tick);
+        let now = self.due.len();
+        for at in 0..now {
+            self.go_on(self.due[at], tick);
         }
-        Ok(self.events.len() == EVENTS_AT_ONCE || !self.again.is_empty())
+        self.due.drain(..now);
+        Ok(self.events.len() == EVENTS_AT_ONCE || !self.due.is_empty())
+    }
+
+    fn is_due(&mut self, key: usize) {
+        if let Some(session) = self.sessions.get_mut(key).filter(|session| !session.due) {
+            session.due = true;
+            self.due.push(key);
+        }
     }
 
     fn go_on(&mut self, key: usize, tick: u32) {
         let Some(session) = self.sessions.get_mut(key).filter(|session| !session.over) else { return };
+        session.due = false;
         let before = session.pump.bytes();
         let next = session.pump.turn(&mut self.tools);
         if session.pump.bytes() != before {
@@ -152,7 +157,7 @@ impl All {
         }
         match next {
             Next::Waits => {}
-            Next::Again => self.again.push(key),
+            Next::Again => self.is_due(key),
             Next::Over => {
                 session.over = true;
                 session.handle.wake();
@@ -191,7 +196,11 @@ impl Future for Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        self.pumps.all.borrow_mut().sessions.remove(self.key);
+        let mut all = self.pumps.all.borrow_mut();
+        if all.sessions.remove(self.key).due {
+            // The next session may get its key.
+            all.due.retain(|key| *key != self.key);
+        }
     }
 }
 
@@ -250,7 +259,7 @@ mod tests {
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
             runtime.block_on(async {
-                let pumps = Rc::new(Pumps::new(Rc::default()).unwrap());
+                let pumps = Rc::new(Pumps::new().unwrap());
                 let all = Rc::new(Sessions::default());
                 let work: Vec<_> = (0..N)
                     .map(|_| {
@@ -259,7 +268,7 @@ mod tests {
                         tokio::task::spawn_local(work)
                     })
                     .collect();
-                tokio::task::spawn_local(async move { pumps.run().await });
+                tokio::task::spawn_local(async move { pumps.run(&Clock::default()).await });
                 for work in work {
                     work.await.unwrap();
                 }
@@ -397,6 +406,27 @@ mod tests {
         reader.join().unwrap();
         drop(busy.client);
         assert!(!sender.join().unwrap(), "the answers came after the whole transfer");
+    }
+
+    #[test]
+    fn who_is_due_twice_has_one_turn() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let (pumps, all) = (Rc::new(Pumps::new().unwrap()), Rc::new(Sessions::default()));
+            let (mut outer, _work) = session(&pumps, &all);
+            // Both connections are told of at once, and the session is due already.
+            outer.client.write_all(b"up").unwrap();
+            outer.server.write_all(b"down").unwrap();
+            let mut all = pumps.all.borrow_mut();
+            let key = all.sessions.iter().next().unwrap().0;
+            all.is_due(key);
+            all.is_due(key);
+            assert_eq!(all.due, [key]);
+            assert!(!all.turn(&pumps.epoll, 0).unwrap(), "it has more to do");
+            assert!(all.due.is_empty());
+            assert_eq!(read(&mut outer.server, 2), b"up");
+            assert_eq!(read(&mut outer.client, 9), b"firstdown");
+        });
     }
 
     #[test]

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -108,7 +107,7 @@ impl Router {
         for (number, queue) in queues.into_iter().enumerate() {
             let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
             this.begin(format!("router-{number}"), move || {
-                Ok(worker::run(number, shared, settings, queue, Pumps::new(Rc::default())?))
+                Ok(worker::run(number, shared, settings, queue, Pumps::new()?))
             })?;
         }
         // Only workers hold it: with the last of them the views end.

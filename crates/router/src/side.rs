@@ -47,7 +47,7 @@ impl Side {
             return Ok(None);
         }
         let room = buffer.len();
-        let read = unless_full(retried(|| rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty())))?;
+        let read = unless_blocked(retried(|| rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty())))?;
         let read = read.map(|(_, bytes)| bytes);
         // A short read has taken all: whatever comes later is told. The end may have been told already.
         self.readable = read.is_some_and(|bytes| bytes == room) || (read.is_some() && self.hung_up);
@@ -59,7 +59,7 @@ impl Side {
         let mut sent = 0;
         while self.writable && sent < bytes.len() {
             let rest = &bytes[sent..];
-            match unless_full(retried(|| rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL)))? {
+            match unless_blocked(retried(|| rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL)))? {
                 Some(taken) => sent += taken,
                 None => self.writable = false,
             }
@@ -73,7 +73,7 @@ impl Side {
             return Ok(None);
         }
         let splice = || rustix::pipe::splice(&self.stream, None, pipe, None, PIPE_BYTES, SPLICE);
-        let moved = unless_full(retried(splice))?;
+        let moved = unless_blocked(retried(splice))?;
         self.readable = moved.is_some();
         Ok(moved)
     }
@@ -83,7 +83,7 @@ impl Side {
         if !self.writable {
             return Ok(None);
         }
-        let moved = unless_full(retried(|| rustix::pipe::splice(pipe, None, &self.stream, None, holds, SPLICE)))?;
+        let moved = unless_blocked(retried(|| rustix::pipe::splice(pipe, None, &self.stream, None, holds, SPLICE)))?;
         self.writable = moved.is_some();
         Ok(moved)
     }
@@ -108,7 +108,7 @@ fn retried<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-fn unless_full<T>(outcome: Result<T, Errno>) -> io::Result<Option<T>> {
+fn unless_blocked<T>(outcome: Result<T, Errno>) -> io::Result<Option<T>> {
     match outcome {
         Ok(done) => Ok(Some(done)),
         Err(Errno::AGAIN) => Ok(None),

@@ -88,7 +88,7 @@ pub(crate) struct Worker {
     settings: RefCell<Arc<Settings>>,
     sessions: Rc<Sessions>,
     pumps: Rc<Pumps>,
-    clock: Rc<Clock>,
+    clock: Clock,
 }
 
 impl Worker {
@@ -125,8 +125,8 @@ pub(crate) async fn run(
     pumps: Pumps,
 ) {
     let settings = RefCell::new(settings);
-    let (clock, pumps) = (Rc::clone(pumps.clock()), Rc::new(pumps));
-    let worker = Rc::new(Worker { number, shared, settings, sessions: Rc::default(), pumps, clock });
+    let (sessions, pumps, clock) = (Rc::default(), Rc::new(pumps), Clock::default());
+    let worker = Rc::new(Worker { number, shared, settings, sessions, pumps, clock });
     let copying = tokio::task::spawn_local(copy_all(Rc::clone(&worker)));
     let watching = tokio::task::spawn_local(end_outdated(Rc::clone(&worker)));
     let ticking = tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
@@ -211,7 +211,7 @@ async fn copy(worker: &Worker, port: &Arc<Port>, session: Established) {
         Ok(copying) => copying,
         Err(error) => {
             count(&counters.refused);
-            tracing::warn!(%error, port = %port.settings.name, "a session cannot begin");
+            tracing::warn!(%error, port = %port.settings.name, server = %bound.address, "a session cannot begin");
             return;
         }
     };
@@ -228,7 +228,7 @@ async fn copy(worker: &Worker, port: &Arc<Port>, session: Established) {
 
 /// A task of its own, beside those of the sessions.
 async fn copy_all(worker: Rc<Worker>) {
-    worker.pumps.run().await;
+    worker.pumps.run(&worker.clock).await;
 }
 
 fn tell(port: &Port, from: SocketAddr, refused: &Refused) {
