@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::Stream;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
@@ -19,6 +19,7 @@ use crate::pipeline::{Answered, Pipeline};
 use crate::protocol::{PeerAnswer, PeerRequest, RaftAnswer, RaftRequest};
 use crate::raft_types::TypeConfig;
 use crate::raft_types::alias::{Snapshot, Vote};
+use crate::timing::RECONNECT_PAUSE;
 
 /// Makes openraft's connections to other nodes.
 #[derive(Debug, Clone)]
@@ -93,6 +94,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     {
         let answers: BoxStream<'s, Answered> = Box::pin(Pipeline::new(self, input, option.soft_ttl()).answers());
         Box::pin(std::future::ready(Ok(answers)))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RECONNECT_PAUSE)))
     }
 
     async fn append_entries(

@@ -39,6 +39,9 @@ pub(crate) struct Pipeline<'s, S> {
     /// Only while something is on its way: others use it in between.
     connection: Option<Connection>,
     sent: VecDeque<Sent>,
+    /// The voter has answered: only now the next request is asked for before an answer. openraft lets a request wait when it is
+    /// asked for, and after a failure up to the first answer it lets each wait.
+    answers: bool,
     /// When the voter was last given something to do, or did it.
     since: Instant,
 }
@@ -48,7 +51,16 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     pub(crate) fn new(peer: &'s Peer, input: S, limit: Duration) -> Self {
-        Self { peer, input, ended: false, limit, connection: None, sent: VecDeque::new(), since: Instant::now() }
+        Self {
+            peer,
+            input,
+            ended: false,
+            limit,
+            connection: None,
+            sent: VecDeque::new(),
+            answers: false,
+            since: Instant::now(),
+        }
     }
 
     /// The answers. Ends with the first one that is not a success, or not a whole one: openraft then begins anew.
@@ -66,7 +78,8 @@ where
     /// The next answer, and whether all of the request was taken.
     async fn next(&mut self) -> Result<Option<(StreamAppendResult<TypeConfig>, bool)>, Unreachable<TypeConfig>> {
         loop {
-            let room = !self.ended && self.sent.len() < REQUESTS_MAX;
+            let most = if self.answers { REQUESTS_MAX } else { 1 };
+            let room = !self.ended && self.sent.len() < most;
             let Some(connection) = self.connection.as_mut().filter(|_| !self.sent.is_empty()) else {
                 if let Some(connection) = self.connection.take() {
                     self.peer.client.keep(connection);
@@ -121,6 +134,7 @@ where
             return Err(self.peer.mixed_up());
         };
         self.since = Instant::now();
+        self.answers = true;
         let whole = match &answer {
             AppendEntriesResponse::Success => true,
             AppendEntriesResponse::PartialSuccess(taken) => *taken == sent.last,
@@ -132,4 +146,73 @@ where
 
 fn unreachable(error: &FrameError) -> Unreachable<TypeConfig> {
     Unreachable::from_string(chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+
+    use openraft::BasicNode;
+    use openraft::network::RaftNetworkFactory;
+    use pgbaton_net::{Clients, PeerHandler, PeerKey, PeerServer};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::codec;
+    use crate::network::Network;
+    use crate::protocol::PeerAnswer;
+    use crate::raft_types::alias::Vote;
+
+    /// Takes everything.
+    struct Taker;
+
+    impl PeerHandler for Taker {
+        fn handle(&self, _request: Vec<u8>) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + '_>> {
+            let answer = PeerAnswer::Raft(RaftAnswer::Append(AppendEntriesResponse::Success));
+            Box::pin(std::future::ready(Some(codec::encode(&answer))))
+        }
+
+        fn report(&self, error: FrameError) {
+            panic!("{error}");
+        }
+    }
+
+    fn nothing_new() -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: None,
+            leader_commit: None,
+            entries: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_is_awaited_and_later_ones_are_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let key = PeerKey::derive(None);
+        let server = PeerServer::start(listener, key.clone(), Arc::new(Taker), Clients::default()).unwrap();
+        let mut network = Network { key, cluster: Arc::new(AtomicU64::new(1)) };
+        let peer = network.new_client(1, &BasicNode::new(server.address())).await;
+
+        let answered = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&answered);
+        let (told, asked) = mpsc::channel();
+        let input = stream::iter(0..3).map(move |_| {
+            told.send(seen.load(Ordering::SeqCst)).unwrap();
+            nothing_new()
+        });
+        let mut answers = Box::pin(Pipeline::new(&peer, input, Duration::from_secs(10)).answers());
+        while let Some(answer) = answers.next().await {
+            answer.unwrap().unwrap();
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+        assert_eq!(
+            asked.try_iter().collect::<Vec<_>>(),
+            [0, 1, 1],
+            "how many answers were there when each was asked for"
+        );
+        server.stop().await;
+    }
 }

@@ -16,9 +16,13 @@ const TICK_MS: u64 = HEARTBEAT_MS * 13 / 64;
 /// half seconds at most, if no election is split.
 const ELECTION_MS: (u64, u64) = (500, 750);
 
-/// Connecting again to a peer whose connection broke, in milliseconds: openraft's pause after an unreachable peer, and the
-/// handshake.
-const RECONNECT_MS: u64 = 200 + 100;
+/// The pause before each message to a voter that could not be reached, always the same: one that is back has to hear what it missed
+/// before it can lead, and the arithmetic below counts on it. openraft's own pauses grow to a second.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(RECONNECT_PAUSE_MS);
+const RECONNECT_PAUSE_MS: u64 = 200;
+
+/// Connecting again to a peer whose connection broke, in milliseconds: the pause and the handshake.
+const RECONNECT_MS: u64 = RECONNECT_PAUSE_MS + 100;
 
 /// The shortest lease that the agents use, in milliseconds.
 const SHORTEST_LEASE_MS: u64 = 5_000;
