@@ -1,6 +1,7 @@
-//! What is run at each change, in order, on a thread of its own: nobody waits for a script.
+//! What is run and written at each change, in order, on threads of their own: nobody waits for a script or a disk.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -42,46 +43,60 @@ impl State {
     }
 }
 
-/// The thread; it ends after the last change that it was told of, when this is dropped.
-#[derive(Debug)]
+/// The threads that are told of changes; they end after the last one that they were told of, when this is dropped.
+///
+/// The state file has one of its own: what tracks it shall not wait for scripts, nor the address for a disk.
+#[derive(Debug, Default)]
 pub(crate) struct Runner {
-    changes: Sender<State>,
-    thread: JoinHandle<()>,
-    state_file: Option<PathBuf>,
+    told: Vec<Sender<State>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Runner {
-    pub(crate) fn start(settings: Settings) -> std::io::Result<Self> {
-        let (changes, told) = channel();
-        let state_file = settings.state_file.clone();
-        let thread = std::thread::Builder::new()
-            .name("address scripts".to_owned())
-            .stack_size(crate::keeper::STACK_BYTES)
-            .spawn(move || follow(&settings, &told))?;
-        Ok(Self { changes, thread, state_file })
+    pub(crate) fn start(settings: Settings) -> io::Result<Self> {
+        let mut this = Self::default();
+        if let Some(path) = settings.state_file.clone() {
+            this.begin("address state", move |changes| keep_file(&path, changes))?;
+        }
+        this.begin("address scripts", move |changes| follow(&settings, changes))?;
+        Ok(this)
+    }
+
+    fn begin(&mut self, name: &str, work: impl FnOnce(&Receiver<State>) + Send + 'static) -> io::Result<()> {
+        let (told, changes) = channel();
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(crate::keeper::STACK_BYTES);
+        self.threads.push(thread.spawn(move || work(&changes))?);
+        self.told.push(told);
+        Ok(())
     }
 
     /// Has everything be done that belongs to a change.
     pub(crate) fn tell(&self, state: State) {
-        // Before any script: what tracks it shall not wait for them.
-        if let Some(path) = &self.state_file
-            && let Err(error) = state_file::write(path, state.is_primary())
-        {
-            tracing::error!(error = %chain(&error), "the state file was not written: what tracks it does not know who leads");
+        for told in &self.told {
+            // It fails when the thread has panicked, which the log says.
+            let _ = told.send(state);
         }
-        // It fails when the thread has panicked, which the log says.
-        let _ = self.changes.send(state);
     }
 
-    /// Lets the thread end; the handle says when it has.
-    pub(crate) fn finish(self) -> JoinHandle<()> {
-        self.thread
+    /// Lets the threads end and waits for that; whether they ended in order.
+    pub(crate) fn finish(self) -> bool {
+        drop(self.told);
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }
 
-fn follow(settings: &Settings, told: &Receiver<State>) {
+fn keep_file(path: &Path, changes: &Receiver<State>) {
+    while let Ok(state) = changes.recv() {
+        if let Err(error) = state_file::write(path, state.is_primary()) {
+            tracing::error!(error = %chain(&error), "the state file was not written: what tracks it does not know who leads");
+        }
+    }
+}
+
+fn follow(settings: &Settings, changes: &Receiver<State>) {
     let mut was_up = None;
-    while let Ok(state) = told.recv() {
+    while let Ok(state) = changes.recv() {
         let up = matches!(state, State::Master(_));
         // As UCARP: also once at the start, for what a life before has left.
         let turned = was_up.replace(up) != Some(up);

@@ -147,9 +147,11 @@ impl Worker {
         self.make_it_so();
         self.tell_scripts(State::Stop);
         if let Some(scripts) = self.scripts.take()
-            && scripts.finish().join().is_err()
+            && !scripts.finish()
         {
-            tracing::error!("what runs the scripts of the address has failed; this is a bug");
+            tracing::error!(
+                "what runs the scripts of the address, or writes its state file, has failed; this is a bug"
+            );
         }
         // Whoever asked may have given up waiting.
         let _ = done.send(());

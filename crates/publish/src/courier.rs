@@ -78,6 +78,17 @@ pub enum CourierError {
         #[source]
         source: CommandError,
     },
+    /// There is no thread to run the command on.
+    #[error("event {sequence} ({event}): no thread can be started")]
+    Thread {
+        /// The event's number.
+        sequence: u64,
+        /// Its name.
+        event: crate::event::EventName,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread has ended in the middle of it.
     #[error("the thread that did it has ended; this is a bug")]
     Ended,
@@ -97,8 +108,8 @@ pub(crate) struct Courier {
     disk: Said,
     pauses: Pauses,
     again_at: Instant,
-    /// When the event that is tried now is given up.
-    give_up_at: Option<Instant>,
+    /// Which event is tried again, and when it is given up.
+    give_up: Option<(u64, Instant)>,
 }
 
 /// An event that is under way.
@@ -124,7 +135,7 @@ impl Courier {
             outbox: Arc::new(Mutex::new(outbox)),
             pauses: Pauses::default(),
             again_at: Instant::now(),
-            give_up_at: None,
+            give_up: None,
         })
     }
 
@@ -231,16 +242,18 @@ impl Courier {
             Err(error) => {
                 self.deliveries.fails(&error);
                 let now = Instant::now();
-                let give_up_at = self.give_up_at.or(self.settings.retry_for.map(|retry_for| now + retry_for));
-                if give_up_at.is_none_or(|give_up_at| now < give_up_at) {
-                    self.give_up_at = give_up_at;
+                // The one before may have been dropped while it was tried.
+                let begun = self.give_up.filter(|(sequence, _)| *sequence == event.sequence);
+                let give_up = begun.or(self.settings.retry_for.map(|retry_for| (event.sequence, now + retry_for)));
+                if give_up.is_none_or(|(_, at)| now < at) {
+                    self.give_up = give_up;
                     self.again_at = now + self.pauses.next_pause();
                     return;
                 }
                 tracing::error!(%to, sequence = event.sequence, event = %event.event, member = %event.member, "an event is lost: it was not taken for too long");
             }
         }
-        self.give_up_at = None;
+        self.give_up = None;
         self.pauses = Pauses::default();
         self.again_at = Instant::now();
         match self.delivered(event.sequence).await {
@@ -274,10 +287,12 @@ async fn deliver(consumer: Arc<Consumer>, event: Event, within: Duration) -> Res
             let command = command.clone();
             // A thread of its own and none of the runtime's: the end of this process does not wait for it.
             let (done, ended) = oneshot::channel();
-            std::thread::spawn(move || {
+            let work = move || {
                 // Nobody waits for it any more when this process ends.
                 drop(done.send(command.run(&event, within)));
-            });
+            };
+            let thread = std::thread::Builder::new().name("event".to_owned()).spawn(work);
+            thread.map_err(|source| CourierError::Thread { sequence, event: name, source })?;
             let run = ended.await.map_err(|_| CourierError::Ended)?;
             run.map_err(|source| CourierError::Command { sequence, event: name, source })
         }

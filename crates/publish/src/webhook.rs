@@ -29,6 +29,9 @@ const HEADER_TIMESTAMP: &str = "x-pgbaton-timestamp";
 /// The header with `sha256=` and the HMAC of that time, a full stop and the body.
 const HEADER_SIGNATURE: &str = "x-pgbaton-signature";
 
+/// How long a server may go on speaking after its status has come.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
 /// An HTTP server that events are posted to.
 #[derive(Clone)]
 pub struct WebhookSettings {
@@ -136,15 +139,14 @@ impl Webhook {
             request = request.header(HEADER_SIGNATURE, signature(key, now, &body));
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(PostError::Invalid)?;
-        let asked = async {
-            let answer = self.client.request(request).await.map_err(|error| PostError::Failed(error.into()))?;
-            let status = answer.status();
-            // To the end, so that the server need not wonder. What it says besides matters to nobody.
-            let mut body = answer.into_body();
-            while let Some(Ok(_)) = body.frame().await {}
-            if status.is_success() { Ok(()) } else { Err(PostError::Refused(status)) }
-        };
-        timeout(within, asked).await.unwrap_or(Err(PostError::Slow(within)))
+        let answer = timeout(within, self.client.request(request)).await.map_err(|_| PostError::Slow(within))?;
+        let answer = answer.map_err(|error| PostError::Failed(error.into()))?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        // So that the server need not wonder. What it says besides matters to nobody, nor whether it comes to an end.
+        let heard = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = timeout(HEARD_WITHIN, heard).await;
+        if status.is_success() { Ok(()) } else { Err(PostError::Refused(status)) }
     }
 }
 

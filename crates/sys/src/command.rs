@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -84,11 +84,11 @@ impl Run {
         // Of its own, so that what it has started goes with it when it takes too long.
         command.process_group(0);
         let start = |source| CommandError::Start { program: program.clone(), source };
+        let (listen, said) = listener().map_err(start)?;
         let mut child = command.spawn().map_err(start)?;
-        let (sender, said) = mpsc::channel();
         if let Some(stderr) = child.stderr.take() {
-            // It fails when nobody wants to hear it any more.
-            std::thread::spawn(move || drop(sender.send(words_of(stderr))));
+            // It fails only when that thread has ended, which it does not before it has heard.
+            drop(listen.send(stderr));
         }
         let ended = self.wait(&mut child).map_err(start)?;
         let Some(status) = ended else {
@@ -129,11 +129,51 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
+/// A thread that hears what a command says, and gives the begin of it. It is there before the command is.
+fn listener() -> io::Result<(mpsc::Sender<ChildStderr>, mpsc::Receiver<String>)> {
+    let (listen, commands) = mpsc::channel::<ChildStderr>();
+    let (say, said) = mpsc::channel();
+    let hear = move || {
+        let Ok(mut stderr) = commands.recv() else { return };
+        // Nobody may want to hear it any more.
+        drop(say.send(words_of(&mut stderr)));
+        // Who writes into a pipe that nobody reads dies. An error is the end of it as well.
+        drop(io::copy(&mut stderr, &mut io::sink()));
+    };
+    std::thread::Builder::new().name("command".to_owned()).spawn(hear)?;
+    Ok((listen, said))
+}
+
 /// What it said, as one line.
-fn words_of(from: impl io::Read) -> String {
+fn words_of(from: &mut impl io::Read) -> String {
     let mut bytes = Vec::new();
     if from.take(WORDS_MAX).read_to_end(&mut bytes).is_err() {
         return String::new();
     }
     String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> Result<(), CommandError> {
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        Run { command, within: Duration::from_secs(20) }.run(&[])
+    }
+
+    #[test]
+    fn who_says_more_than_is_kept_is_heard_to_the_end() {
+        let much = "i=0; while [ $i -lt 20000 ]; do echo 'words and words' >&2; i=$((i + 1)); done";
+        run(much).unwrap();
+        let error = run(&format!("{much}; exit 3")).unwrap_err().to_string();
+        assert!(error.starts_with("sh ended with 3: words and words"), "{error}");
+        assert!(error.len() < 5000, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn what_is_left_running_holds_nobody_up() {
+        let error = run("echo why >&2; sleep 2 & exit 1").unwrap_err();
+        assert!(matches!(error, CommandError::Failed { .. }), "{error}");
+    }
 }

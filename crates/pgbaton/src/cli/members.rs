@@ -31,6 +31,8 @@ pub(crate) fn config_in(environment: &BTreeMap<String, String>) -> Option<PathBu
 pub(crate) struct Members {
     http: HttpClient,
     seeds: Vec<String>,
+    /// The REST API of the member that the configuration is of.
+    own: Option<String>,
     scope: Option<String>,
 }
 
@@ -46,13 +48,15 @@ impl Members {
             urls = named(URL_VARIABLE).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default();
         }
         let mut seeds: Vec<String> = urls.iter().map(|url| base_of(url)).collect();
-        let mut scope = None;
+        let (mut scope, mut own) = (None, None);
         let mut credentials = CREDENTIAL_VARIABLES
             .into_iter()
             .find_map(|(name, password)| named(name).cloned().zip(named(password).cloned()));
         if let Some(path) = &config {
             let local = pgbaton_config::load(Some(path), &environment)?.local;
-            seeds.push(format!("http://{}", local.restapi.connect_address));
+            let address = format!("http://{}", local.restapi.connect_address);
+            seeds.push(address.clone());
+            own = Some(address);
             // The other members' APIs are known to the store only; on most clusters they have the same port.
             let port = local.restapi.connect_address.port;
             for partner in local
@@ -67,8 +71,8 @@ impl Members {
             }
             seeds.dedup();
             scope = Some(local.scope);
-            if let Some(own) = local.peer_credentials {
-                credentials = Some((own.username, own.password.reveal().to_owned()));
+            if let Some(ours) = local.peer_credentials {
+                credentials = Some((ours.username, ours.password.reveal().to_owned()));
             }
         }
         if seeds.is_empty() {
@@ -81,20 +85,18 @@ impl Members {
             let refused = || Failure::text("the user name or password for the REST API cannot stand in a header");
             http = http.with_basic_auth(&user, &password).ok_or_else(refused)?;
         }
-        Ok(Self { http, seeds, scope })
+        Ok(Self { http, seeds, own, scope })
     }
 
     /// A cluster whose members' addresses are known.
     pub(crate) fn at(urls: Vec<String>) -> Self {
-        Self { http: HttpClient::new(), seeds: urls, scope: None }
+        Self { http: HttpClient::new(), seeds: urls, own: None, scope: None }
     }
 
-    /// The REST API of the member that the configuration, or the first address, is of.
+    /// The REST API of the member that the configuration is of; without one, the first address.
     pub(crate) fn own(&self) -> Result<&str, Failure> {
-        self.seeds
-            .first()
-            .map(String::as_str)
-            .ok_or_else(|| Failure::text("Error: which member? Give its configuration with -c"))
+        let known = self.own.as_ref().or(self.seeds.first()).map(String::as_str);
+        known.ok_or_else(|| Failure::text("Error: which member? Give its configuration with -c"))
     }
 
     /// The cluster as the first member that answers sees it. A cluster name, if given, must be its name.

@@ -15,6 +15,8 @@ pub(crate) enum Answer {
     Status(u16),
     /// Says nothing, and keeps the connection.
     Never,
+    /// Takes it, and does not come to an end with its answer.
+    Endless,
     /// Closes the connection.
     Close,
 }
@@ -63,7 +65,7 @@ impl Hook {
                     }
                 };
                 shared.lock().unwrap().extend(served);
-                if matches!(answer, Answer::Never) {
+                if matches!(answer, Answer::Never | Answer::Endless) {
                     silent.push(kept);
                 }
             }
@@ -101,6 +103,10 @@ fn serve(stream: impl Read + Write, answer: Answer) -> Option<Got> {
         let answer = format!("HTTP/1.1 {status} So\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
         // Who has gone meanwhile does not hear it.
         let _ = stream.get_mut().write_all(answer.as_bytes());
+    }
+    if matches!(answer, Answer::Endless) {
+        // Who has gone meanwhile does not hear it.
+        let _ = stream.get_mut().write_all(b"HTTP/1.1 200 So\r\n\r\nand ");
     }
     Some(Got { path, headers, body })
 }

@@ -97,6 +97,19 @@ async fn a_server_that_is_silent_keeps_nobody_else_up_and_what_waits_comes_in_or
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_end_is_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let hook = Hook::start(vec![Answer::Endless, Answer::Status(200)]);
+    let running = Running::start(settings(&posts(&directory.path().join("outbox"), &hook)), view(5, 10, "a"));
+    wait_for_events(&hook, 1).await;
+    running.show(view(8, 20, "b"));
+    wait_for_events(&hook, 3).await;
+    running.stop().await;
+    let numbers: Vec<u64> = hook.events().into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn who_was_away_gets_the_difference_and_nothing_twice() {
     let directory = tempfile::tempdir().unwrap();
     let hook = Hook::start(vec![Answer::Status(200)]);
