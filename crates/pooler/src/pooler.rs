@@ -8,6 +8,7 @@ use pgbaton_types::{BootTime, Epoch, MemberName, chain};
 
 use crate::console::{Console, ConsoleError, of_database};
 use crate::kept::Kept;
+use crate::pauses;
 use crate::plan::{self, Before, Held, Step};
 use crate::settings::Settings;
 use crate::watcher::Watcher;
@@ -125,15 +126,12 @@ impl Pooler {
     }
 
     async fn hold(&mut self, until: BootTime) -> Result<(), PoolerError> {
-        let databases = self.console().await?.databases().await?;
-        let paused = |name: &String| databases.iter().find(|database| database.name == *name).map(|one| one.paused);
-        let mut ours = Vec::new();
-        for name in &self.settings.writes {
-            // What somebody else has paused is not for us to resume.
-            if !paused(name).ok_or_else(|| PoolerError::NoDatabase(name.clone()))? {
-                ours.push(name.clone());
-            }
+        let known = self.console().await?.databases().await?;
+        let missing = |name: &&String| known.iter().all(|database| database.name != **name);
+        if let Some(missing) = self.settings.writes.iter().find(missing) {
+            return Err(PoolerError::NoDatabase(missing.clone()));
         }
+        let ours = pauses::ours(&self.settings.writes, &known, &self.kept.paused);
         self.watch(&ours, until).await.map_err(PoolerError::Watcher)?;
         self.kept.paused.clone_from(&ours);
         self.keep()?;
