@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pgbaton_types::BootTime;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -49,6 +49,9 @@ pub(crate) enum Refused {
     Proxy(#[from] proxy::ProxyError),
     #[error("the client took too long")]
     Slow,
+    /// It does not wait any longer: nobody is there to be told.
+    #[error("the client ended its connection while it waited for a server")]
+    Left,
     #[error("too many connections wait for a server")]
     Crowded,
     #[error("{0}; it waited for {1} s")]
@@ -90,7 +93,7 @@ pub(crate) async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Result
             First::Tls(packet) => (packet, Kind::Tls),
         };
         let wanted = Wanted { port: Arc::clone(&port), from, packet, kind };
-        let (server, said, bound) = match find_server(worker, &wanted, ready.take()).await {
+        let (server, said, bound) = match find_server(worker, &stream, &wanted, ready.take()).await {
             Ok(found) => found,
             Err(refused) => {
                 if kind != Kind::Tls {
@@ -128,13 +131,17 @@ struct Wanted {
     kind: Kind,
 }
 
-/// Tries servers until one takes the connection, for as long as a connection may be held.
+/// A server that takes the connection, with what it has said already.
+type Found = (TcpStream, Vec<u8>, Bound);
+
+/// Tries servers until one takes the connection, for as long as a connection may be held and the client is there.
 /// `ready`: one that has answered this client already.
 async fn find_server(
     worker: &Rc<Worker>,
+    client: &TcpStream,
     wanted: &Wanted,
     ready: Option<(TcpStream, Bound)>,
-) -> Result<(TcpStream, Vec<u8>, Bound), Refused> {
+) -> Result<Found, Refused> {
     let settings = worker.settings();
     let give_up = Instant::now() + settings.hold_within;
     if let Some((server, bound)) = ready
@@ -143,22 +150,36 @@ async fn find_server(
         return Ok((server, said, bound));
     }
     let mut routes = worker.routes.clone();
-    let mut held = None;
+    let failed = match try_once(worker, wanted, &mut routes).await {
+        Ok(found) => return Ok(found),
+        Err(failed) => failed,
+    };
+    let _held = Held::new(worker, &wanted.port, settings.held_max)?;
+    tokio::select! {
+        // Who has gone gets no connection to the server that the same moment brings.
+        biased;
+        () = left(client) => Err(Refused::Left),
+        found = keep_trying(worker, wanted, routes, failed, give_up) => found,
+    }
+}
+
+/// Waits until the client has ended its connection, or lost it. What it says meanwhile stays for who reads it, and wakes nobody here. Who has
+/// ended its own half only has left, too: no client of PostgreSQL's does that before it has had an answer.
+async fn left(client: &TcpStream) {
+    // The runtime tells the end of a connection to whoever waits for urgent data, too. Urgent data itself it was not asked to look for, so that
+    // nothing else ends this; an error says that the runtime itself ends.
+    let _ = client.ready(Interest::PRIORITY).await;
+}
+
+/// Tries servers, as [`find_server`] does, of which one has `failed`.
+async fn keep_trying(
+    worker: &Rc<Worker>,
+    wanted: &Wanted,
+    mut routes: watch::Receiver<Routes>,
+    mut failed: Refused,
+    give_up: Instant,
+) -> Result<Found, Refused> {
     loop {
-        let route = route(worker, &wanted.port, &mut routes);
-        let failed = match route {
-            Ok(bound) => match try_server(worker, wanted, &bound).await {
-                Ok(Some((server, said))) => return Ok((server, said, bound)),
-                Ok(None) => {
-                    Refused::NoServer { server: bound.address, source: io::ErrorKind::ConnectionRefused.into() }
-                }
-                Err(source) => Refused::NoServer { server: bound.address, source },
-            },
-            Err(none) => Refused::NoRoute(none, settings.hold_within.as_secs()),
-        };
-        if held.is_none() {
-            held = Some(Held::new(worker, &wanted.port, settings.held_max)?);
-        }
         if Instant::now() >= give_up {
             return Err(failed);
         }
@@ -168,7 +189,27 @@ async fn find_server(
             // Nobody makes views any more: the router ends.
             return Err(failed);
         }
+        failed = match try_once(worker, wanted, &mut routes).await {
+            Ok(found) => return Ok(found),
+            Err(failed) => failed,
+        };
     }
+}
+
+/// Tries the server that the newest view names.
+async fn try_once(
+    worker: &Rc<Worker>,
+    wanted: &Wanted,
+    routes: &mut watch::Receiver<Routes>,
+) -> Result<Found, Refused> {
+    let bound = route(worker, &wanted.port, routes)
+        .map_err(|none| Refused::NoRoute(none, worker.settings().hold_within.as_secs()))?;
+    let source = match try_server(worker, wanted, &bound).await {
+        Ok(Some((server, said))) => return Ok((server, said, bound)),
+        Ok(None) => io::ErrorKind::ConnectionRefused.into(),
+        Err(source) => source,
+    };
+    Err(Refused::NoServer { server: bound.address, source })
 }
 
 fn route(worker: &Worker, port: &Port, routes: &mut watch::Receiver<Routes>) -> Result<Bound, NoRoute> {

@@ -234,7 +234,7 @@ async fn copy_all(worker: Rc<Worker>) {
 fn tell(port: &Port, from: SocketAddr, refused: &Refused) {
     let name = &port.settings.name;
     match refused {
-        Refused::Cancelled | Refused::Startup(StartupError::Gone) => {}
+        Refused::Cancelled | Refused::Left | Refused::Startup(StartupError::Gone) => {}
         _ => {
             count(&port.counters.refused);
             tracing::warn!(port = %name, client = %from, error = %chain(refused), "a connection was refused");
@@ -271,5 +271,183 @@ async fn keep_time(worker: Rc<Worker>) {
         if let Some(within) = worker.settings.borrow().idle_within {
             worker.sessions.end_idle(worker.clock.tick(), u32::try_from(within.as_secs()).unwrap_or(u32::MAX));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgbaton_api::{Baton, ServerAt, View};
+    use pgbaton_types::Epoch;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::{spawn_local, yield_now};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::settings::{Mode, PortSettings};
+
+    /// Nothing takes so long.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// What is not to end anything here.
+    const LONG: Duration = Duration::from_secs(3600);
+    /// A first packet in plain text.
+    const STARTUP: &[u8] = b"\0\0\0\x11\0\x03\0\0user\0me\0\0";
+    /// One that asks for encryption.
+    const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+    /// How a server begins that lets a client in.
+    const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+
+    /// A worker with one port, that knows no server.
+    struct Tried {
+        worker: Rc<Worker>,
+        port: Arc<Port>,
+        listener: TcpListener,
+        routes: watch::Sender<Routes>,
+    }
+
+    /// Has a worker tried on a runtime of its own.
+    fn tried(test: impl AsyncFnOnce(Tried)) {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let test = async { test(Tried::new().await).await };
+        runtime.block_on(async { timeout(PATIENCE, test).await }).unwrap();
+    }
+
+    impl Tried {
+        async fn new() -> Self {
+            let (routes, known) = watch::channel(Routes::new(LONG));
+            let settings = Settings {
+                ports: Vec::new(),
+                sessions_max: 10,
+                held_max: 10,
+                hold_within: LONG,
+                connect_within: LONG,
+                startup_within: LONG,
+                idle_within: None,
+                drain_within: LONG,
+                lease: LONG,
+                workers: 1,
+            };
+            let shared = Shared {
+                routes: known,
+                load: Load::default(),
+                held: AtomicUsize::new(0),
+                open: AtomicUsize::new(0),
+                sessions_max: Arc::default(),
+                workers: Vec::new(),
+            };
+            let worker = Rc::new(Worker {
+                number: 0,
+                shared: Arc::new(shared),
+                settings: RefCell::new(Arc::new(settings)),
+                sessions: Rc::default(),
+                pumps: Rc::new(Pumps::new().unwrap()),
+                clock: Clock::default(),
+            });
+            spawn_local(copy_all(Rc::clone(&worker)));
+            let (name, listen) = ("rw".to_owned(), String::new());
+            let settings = PortSettings { name, listen, mode: Mode::ReadWrite, accept_proxy: false, send_proxy: false };
+            let port = Arc::new(Port { settings, counters: Arc::default() });
+            Self { worker, port, listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), routes }
+        }
+
+        /// A client that the worker serves, and that has said something.
+        async fn client(&self, says: &[u8]) -> TcpStream {
+            let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+            let (stream, from) = self.listener.accept().await.unwrap();
+            self.worker.open.fetch_add(1, Ordering::Relaxed);
+            serve(&self.worker, Accepted { port: Arc::clone(&self.port), stream, from });
+            client.write_all(says).await.unwrap();
+            client
+        }
+
+        /// Has a primary known.
+        async fn primary(&self) -> TcpListener {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let at = ServerAt {
+                name: "a".parse().unwrap(),
+                host: "127.0.0.1".to_owned(),
+                port: server.local_addr().unwrap().port(),
+                api: None,
+                timeline: None,
+                lag: None,
+                streaming: false,
+                tags: serde_json::Map::new(),
+            };
+            let (leader, epoch) = (Some(at.name.clone()), Some(Epoch(1)));
+            let baton = Baton { epoch, leader, primary: Some(at), ..Baton::default() };
+            let as_of = Some(BootTime(pgbaton_sys::clock::boottime()));
+            self.routes.send_modify(|routes| routes.take(View { baton, as_of, ..View::default() }));
+            server
+        }
+
+        /// Waits until so many connections wait for a server.
+        async fn held(&self, wanted: usize) {
+            while self.worker.held.load(Ordering::Relaxed) != wanted {
+                yield_now().await;
+            }
+        }
+
+        /// Waits until no connection is left.
+        async fn left(&self) {
+            while self.worker.open.load(Ordering::Relaxed) > 0 {
+                yield_now().await;
+            }
+        }
+    }
+
+    async fn read(from: &mut TcpStream, bytes: usize) -> Vec<u8> {
+        let mut read = vec![0; bytes];
+        from.read_exact(&mut read).await.unwrap();
+        read
+    }
+
+    #[test]
+    fn who_goes_while_it_waits_leaves_its_place_at_once() {
+        tried(async |tried| {
+            let early = [STARTUP, &[0; 4096]].concat();
+            let hello = [&b"\x16\x03\x01"[..], &[0; 4096]].concat();
+            for says in [STARTUP, SSL_REQUEST, &early, &hello] {
+                let client = tried.client(says).await;
+                tried.held(1).await;
+                drop(client);
+                tried.left().await;
+                let counters = &tried.port.counters;
+                assert_eq!(tried.worker.held.load(Ordering::Relaxed), 0);
+                assert_eq!(counters.held.load(Ordering::Relaxed), 0);
+                assert_eq!(counters.refused.load(Ordering::Relaxed), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn a_reset_is_heard_of_who_waits() {
+        tried(async |tried| {
+            let client = tried.client(STARTUP).await;
+            tried.held(1).await;
+            reset_at_close(&client);
+            drop(client);
+            tried.left().await;
+            assert_eq!(tried.worker.held.load(Ordering::Relaxed), 0);
+        });
+    }
+
+    #[test]
+    fn what_a_client_says_while_it_waits_is_read_when_there_is_a_server() {
+        tried(async |tried| {
+            let mut client = tried.client(&[SSL_REQUEST, STARTUP].concat()).await;
+            tried.held(1).await;
+            // What it has said is known to the runtime before the server is.
+            let mut other = tried.client(SSL_REQUEST).await;
+            tried.held(2).await;
+            other.shutdown().await.unwrap();
+            tried.held(1).await;
+            let (mut server, _) = tried.primary().await.accept().await.unwrap();
+            assert_eq!(read(&mut server, SSL_REQUEST.len()).await, SSL_REQUEST);
+            server.write_all(b"N").await.unwrap();
+            assert_eq!(read(&mut server, STARTUP.len()).await, STARTUP);
+            server.write_all(WELCOME).await.unwrap();
+            assert_eq!(read(&mut client, 1 + WELCOME.len()).await, [b"N", WELCOME].concat());
+        });
     }
 }
