@@ -114,7 +114,8 @@ impl Target {
         }
         let text = self.template.render(context)?;
         let present = self.is_present(text.as_bytes())?;
-        let untold = kept.as_ref().is_some_and(|state| state.untold);
+        // Without a command there is nobody to tell any more.
+        let untold = self.command.is_some() && kept.as_ref().is_some_and(|state| state.untold);
         let epoch = context.epoch().or(kept.as_ref().and_then(|state| state.epoch));
         let state = |untold| State { version: STATE_VERSION, epoch, untold };
         if present && !untold {
@@ -302,6 +303,11 @@ mod tests {
         let error = target.apply(&context(5, "h")).unwrap_err();
         let FileError::NotTold { source, .. } = error else { panic!("{error}") };
         assert_eq!(source.to_string(), "sh ended with 3: down");
+        let alone = Target { command: None, ..target.clone() };
+        assert_eq!(alone.apply(&context(5, "h")).unwrap(), Outcome::Unchanged);
+        assert_eq!(target.apply(&context(5, "h")).unwrap(), Outcome::Unchanged, "it is given up for good");
+        std::fs::remove_file(&target.path).unwrap();
+        assert!(matches!(target.apply(&context(5, "h")), Err(FileError::NotTold { .. })));
         std::fs::write(&up, "").unwrap();
         assert_eq!(target.apply(&context(5, "h")).unwrap(), Outcome::Told);
         assert_eq!(target.apply(&context(5, "h")).unwrap(), Outcome::Unchanged);

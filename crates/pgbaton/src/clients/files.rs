@@ -12,6 +12,7 @@ use pgbaton_sys::child::{Credentials, group_of_name};
 use pgbaton_sys::command::Run;
 use pgbaton_types::chain;
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 
 use super::Parts;
 use crate::cli::Failure;
@@ -31,6 +32,9 @@ pub(super) async fn run(mut parts: Parts) {
     let mut said = Vec::new();
     let mut wrong = None;
     let mut known = false;
+    // Of what they were made last. Most views only say that nothing has changed.
+    let mut made_of = None;
+    let mut look_at = Instant::now();
     loop {
         if !known {
             match made(&parts.file.borrow_and_update().files) {
@@ -52,7 +56,12 @@ pub(super) async fn run(mut parts: Parts) {
             }
         }
         let view = parts.views.borrow_and_update().clone();
-        if view.as_of.is_some() && !files.is_empty() {
+        let due = made_of.as_ref() != Some(&view.baton) || Instant::now() >= look_at;
+        if due {
+            look_at = Instant::now() + LOOK_INTERVAL;
+            made_of = Some(view.baton.clone());
+        }
+        if due && view.as_of.is_some() && !files.is_empty() {
             // Checks and commands take their time; everything else goes on meanwhile.
             let made = Arc::clone(&files);
             let applied = tokio::task::spawn_blocking(move || {
@@ -76,9 +85,9 @@ pub(super) async fn run(mut parts: Parts) {
                 if changed.is_err() {
                     return;
                 }
-                known = false;
+                (known, made_of) = (false, None);
             }
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = sleep_until(look_at) => {}
         }
     }
 }

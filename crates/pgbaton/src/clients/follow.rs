@@ -64,15 +64,21 @@ struct Keys {
     as_of: BootTime,
 }
 
-/// Follows until nobody wants views any more.
-pub(crate) async fn follow(cluster: Cluster, views: watch::Sender<View>) {
+/// Follows until nobody wants views any more. `leases`: for how long a view is to hold.
+pub(crate) async fn follow(cluster: Cluster, views: watch::Sender<View>, mut leases: watch::Receiver<Duration>) {
     let mut silent = false;
     while !views.is_closed() {
-        match follow_once(&cluster, &views, &mut silent).await {
+        let lease = *leases.borrow_and_update();
+        let followed = tokio::select! {
+            followed = follow_once(&cluster, lease, &views, &mut silent) => followed,
+            // It is read at another pace from now on.
+            Ok(()) = leases.changed() => Ok(()),
+        };
+        match followed {
             Ok(()) => {}
             Err(error) => {
                 if !silent {
-                    tracing::warn!(error = %chain(&error), "the store does not answer; the view holds for {} s", cluster.lease.as_secs());
+                    tracing::warn!(error = %chain(&error), "the store does not answer; the view holds for {} s", lease.as_secs());
                     silent = true;
                 }
                 sleep(RETRY_PAUSE).await;
@@ -82,8 +88,13 @@ pub(crate) async fn follow(cluster: Cluster, views: watch::Sender<View>) {
 }
 
 /// Reads, watches, and reads again and again, until the watch or a read fails.
-async fn follow_once(cluster: &Cluster, views: &watch::Sender<View>, silent: &mut bool) -> Result<(), StoreError> {
-    let within = cluster.lease / READS_PER_LEASE;
+async fn follow_once(
+    cluster: &Cluster,
+    lease: Duration,
+    views: &watch::Sender<View>,
+    silent: &mut bool,
+) -> Result<(), StoreError> {
+    let within = lease / READS_PER_LEASE;
     let mut keys = Keys::default();
     let mut first = true;
     let mut watched: Option<Watch> = None;

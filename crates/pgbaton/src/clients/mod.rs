@@ -4,6 +4,7 @@
 //! One task follows the store; every section has a task of its own that gets its views. None of them waits for another one, and what one of
 //! them cannot do it says and tries again.
 
+mod descriptors;
 mod files;
 pub(crate) mod follow;
 mod metrics;
@@ -53,6 +54,7 @@ pub(crate) fn run(config: Option<&Path>, wanted: Wanted) -> Result<(), Failure> 
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let file = load_clients(config, &environment, wanted)?;
     logging::start(file.follower.log_level);
+    descriptors::allow_all();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::because("cannot prepare for network connections", error))?;
     let ended = runtime.block_on(serve(config, wanted, Arc::new(file)));
@@ -61,7 +63,7 @@ pub(crate) fn run(config: Option<&Path>, wanted: Wanted) -> Result<(), Failure> 
 }
 
 async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) -> Result<(), Failure> {
-    let cluster = Cluster::of(&file.follower, file.router.as_ref().map_or(LEASE, |router| router.lease))?;
+    let cluster = Cluster::of(&file.follower, lease(&file))?;
     let mut signals = Signals::take()?;
     let (views, newest) = watch::channel(View::default());
     let (files, current) = watch::channel(Arc::clone(&file));
@@ -83,12 +85,18 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
     running.spawn(files::run(parts.clone()));
     running.spawn(pgbouncer::run(cluster.clone(), parts.clone()));
     running.spawn(publish::run(parts));
-    let mut following = tokio::spawn(follow::follow(cluster, views));
+    let (leases, shortest) = watch::channel(cluster.lease);
+    let mut following = tokio::spawn(follow::follow(cluster, views, shortest));
     let failed = loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break false,
-                Told::Reload => reload(config, wanted, &files),
+                Told::Reload => {
+                    reload(config, wanted, &files);
+                    // A router keeps the lease that it was started with.
+                    let new = lease(&files.borrow());
+                    leases.send_if_modified(|lease| new < std::mem::replace(lease, new.min(*lease)));
+                }
             },
             // None of them ends by itself: whoever started this process starts another one.
             Some(ended) = running.join_next() => {
@@ -116,6 +124,11 @@ async fn serve(config: Option<&Path>, wanted: Wanted, file: Arc<ClientsFile>) ->
     } else {
         Ok(())
     }
+}
+
+/// For how long a view is to hold.
+fn lease(file: &ClientsFile) -> Duration {
+    file.router.as_ref().map_or(LEASE, |router| router.lease)
 }
 
 /// What this host calls itself.

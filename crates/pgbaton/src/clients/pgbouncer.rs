@@ -41,54 +41,44 @@ struct Led {
     unread: bool,
 }
 
-/// Those of a configuration.
-fn led(all: &[PgbouncerConfig]) -> Result<Vec<Led>, Failure> {
-    all.iter()
-        .map(|one| {
-            let console = Address {
-                text: one.console.clone(),
-                password: one.password.as_ref().map(|password| password.reveal().to_owned()),
-            };
-            console.config().map_err(|error| Failure::because(format!("pgbouncer {}: console", one.name), error))?;
-            let settings = Settings {
-                name: one.name.clone(),
-                console,
-                writes: one.writes.clone(),
-                reads: one.reads.clone(),
-                pause_within: one.pause_within,
-                hold_within: one.hold_within,
-                kill_within: one.kill_within,
-                kept: one.state_file.clone(),
-            };
-            let file = one.file.as_ref().map(|file| files::made(std::slice::from_ref(file))).transpose()?;
-            Ok(Led { pooler: Pooler::new(settings), file: file.and_then(|mut files| files.pop()), unread: false })
-        })
-        .collect()
+/// One of a configuration.
+fn led(one: &PgbouncerConfig) -> Result<Led, Failure> {
+    let console = Address {
+        text: one.console.clone(),
+        password: one.password.as_ref().map(|password| password.reveal().to_owned()),
+    };
+    console.config().map_err(|error| Failure::because(format!("pgbouncer {}: console", one.name), error))?;
+    let settings = Settings {
+        name: one.name.clone(),
+        console,
+        writes: one.writes.clone(),
+        reads: one.reads.clone(),
+        pause_within: one.pause_within,
+        hold_within: one.hold_within,
+        kill_within: one.kill_within,
+        kept: one.state_file.clone(),
+    };
+    let file = one.file.as_ref().map(|file| files::made(std::slice::from_ref(file))).transpose()?;
+    // A process before may have written a file that was not read.
+    Ok(Led { pooler: Pooler::new(settings), file: file.and_then(|mut files| files.pop()), unread: true })
 }
 
 /// Leads all of them until it is told to stop. Others take over when the configuration is read anew.
 pub(super) async fn run(cluster: Cluster, mut parts: Parts) {
     let mut running = JoinSet::new();
     let mut stop = parts.stop.child_token();
-    let mut configured: Option<Vec<PgbouncerConfig>> = None;
+    let mut configured = Vec::new();
     loop {
         let now = parts.file.borrow_and_update().pgbouncer.clone();
-        if configured.as_ref() != Some(&now) {
-            match led(&now) {
-                Ok(anew) => {
-                    stop.cancel();
-                    while running.join_next().await.is_some() {}
-                    stop = parts.stop.child_token();
-                    for one in anew {
-                        let parts = Parts { stop: stop.clone(), ..parts.clone() };
-                        running.spawn(lead(one, cluster.clone(), parts));
-                    }
-                }
-                Err(failure) => {
-                    tracing::error!(message = %failure.message().unwrap_or_default(), "these PgBouncers are not led");
-                }
+        if configured != now {
+            stop.cancel();
+            while running.join_next().await.is_some() {}
+            stop = parts.stop.child_token();
+            for one in now.clone() {
+                let parts = Parts { stop: stop.clone(), ..parts.clone() };
+                running.spawn(lead_when_possible(one, cluster.clone(), parts));
             }
-            configured = Some(now);
+            configured = now;
         }
         tokio::select! {
             () = parts.stop.cancelled() => break,
@@ -97,6 +87,28 @@ pub(super) async fn run(cluster: Cluster, mut parts: Parts) {
     }
     stop.cancel();
     while running.join_next().await.is_some() {}
+}
+
+/// What keeps one from being led is said, and tried again: a user whom its file is to belong to may not be known yet.
+async fn lead_when_possible(one: PgbouncerConfig, cluster: Cluster, parts: Parts) {
+    let mut said = None;
+    loop {
+        match led(&one) {
+            Ok(led) => return lead(led, cluster, parts).await,
+            Err(failure) => {
+                let message = failure.message();
+                if message != said {
+                    let message = message.clone().unwrap_or_default();
+                    tracing::error!(pooler = one.name, %message, "a PgBouncer is not led");
+                    said = message.into();
+                }
+            }
+        }
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            () = sleep(LONGEST_RETRY_PAUSE) => {}
+        }
+    }
 }
 
 /// Leads one. It is known in the store while its console answers.
@@ -209,8 +221,10 @@ async fn make_file(led: &mut Led, baton: &Baton) -> Result<(), TurnError> {
     });
     let (file, outcome) = made.await.map_err(TurnError::Task)?;
     led.file = Some(file);
-    led.unread |= outcome.map_err(TurnError::File)? == pgbaton_render::Outcome::Written;
-    Ok(())
+    // One that failed may have written it.
+    led.unread |=
+        outcome.as_ref().is_ok_and(|outcome| *outcome == pgbaton_render::Outcome::Written) || outcome.is_err();
+    outcome.map(|_| ()).map_err(TurnError::File)
 }
 
 /// Logs a failure once, and its end.

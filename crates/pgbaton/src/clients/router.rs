@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
+use super::descriptors;
 use super::metrics::{self, Shown};
 use crate::cli::Failure;
 
@@ -126,7 +127,7 @@ fn settings(config: &RouterConfig) -> Settings {
     let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     Settings {
         ports: config.ports.iter().map(port).collect(),
-        sessions_max: config.sessions_max,
+        sessions_max: descriptors::sessions_max(config.sessions_max),
         held_max: config.held_max,
         hold_within: config.hold_within,
         connect_within: config.connect_within,

@@ -7,6 +7,8 @@
 mod common;
 mod pgbouncer;
 
+use std::process::Command;
+
 use common::*;
 use pgbaton_testkit::cluster::{Part, SUPERUSER, SUPERUSER_PASSWORD, StoreKind};
 use pgbaton_testkit::{Cluster, OsUser, PortLease, TempDir, wait};
@@ -56,6 +58,23 @@ fn log_says(cluster: &Cluster, member: usize, what: &str) {
         if text.contains(what) { Ok(()) } else { Err(cluster.log_ends()) }
     })
     .unwrap();
+}
+
+#[test]
+fn a_router_that_may_not_open_enough_files_says_how_many_sessions_it_takes() {
+    let directory = TempDir::new("limits", &OsUser::for_servers().unwrap()).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let config = directory.path().join("router.yml");
+    let ports = format!("[{{name: rw, listen: '{listen}', mode: read-write}}]");
+    let store = "raft: {partner_addrs: ['127.0.0.1:1'], password: x}";
+    std::fs::write(&config, format!("scope: a\n{store}\nrouter: {{ports: {ports}}}\n")).unwrap();
+    // It ends at its port, which is in use.
+    let script = "ulimit -n 300; exec \"$0\" router \"$1\"";
+    let ended = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_pgbaton")]).arg(&config).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("wanted=10000 sessions_max=86 limit=300") && said.contains("LimitNOFILE"), "{said}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use pgbaton_testkit::pgbouncer::{ADMIN, USER};
 use pgbaton_testkit::{Launch, PgBouncer, Process, postgres as servers};
@@ -347,8 +347,15 @@ fn after_a_failover_no_connection_to_the_old_primary_is_left_and_new_ones_do_not
 fn a_console_that_refuses_is_said_and_holds_up_nothing() {
     let cluster = healthy();
     let first = cluster.wait_primary(LIMIT).unwrap();
-    let mut led = led(&cluster, "", "");
+    let other = "  - name: two
+    console: host=127.0.0.1 port=1 user=admin dbname=pgbouncer
+    state_file: /nowhere/two
+    file: {path: /nowhere/two.ini, owner: 'nobody-knows:nobody-knows'}
+    writes: [app_rw]
+";
+    let mut led = led(&cluster, "", other);
     led.writes(&cluster, first);
+    led.log_says("a PgBouncer is not led pooler=\"two\"");
     let config = led.pgbouncer.directory().join("clients.yml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace(&format!("user={ADMIN}"), &format!("user={USER}"))).unwrap();
