@@ -9,7 +9,7 @@ pub struct Counters {
     pub sessions: AtomicUsize,
     /// Connections that wait for a server now.
     pub held: AtomicUsize,
-    /// Connections that were refused: too many, nobody to go to in time, or not PostgreSQL's protocol.
+    /// Connections that were refused: too many, nobody to go to in time, a port that is no more, or not PostgreSQL's protocol.
     pub refused: AtomicU64,
     /// Cancel requests that were passed on.
     pub cancels: AtomicU64,

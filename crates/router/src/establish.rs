@@ -52,6 +52,8 @@ pub(crate) enum Refused {
     /// It does not wait any longer: nobody is there to be told.
     #[error("the client ended its connection while it waited for a server")]
     Left,
+    #[error("a reload took the port away")]
+    Closed,
     #[error("too many connections wait for a server")]
     Crowded,
     #[error("{0}; it waited for {1} s")]
@@ -93,7 +95,13 @@ pub(crate) async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Result
             First::Tls(packet) => (packet, Kind::Tls),
         };
         let wanted = Wanted { port: Arc::clone(&port), from, packet, kind };
-        let (server, said, bound) = match find_server(worker, &stream, &wanted, ready.take()).await {
+        let found = tokio::select! {
+            // First: what ends the sessions of the port has not seen this one.
+            biased;
+            () = port.over() => Err(Refused::Closed),
+            found = find_server(worker, &stream, &wanted, ready.take()) => found,
+        };
+        let (server, said, bound) = match found {
             Ok(found) => found,
             Err(refused) => {
                 if kind != Kind::Tls {

@@ -286,7 +286,7 @@ mod tests {
         let mode = Mode::ReadWrite;
         let (name, listen) = ("rw".to_owned(), String::new());
         let settings = PortSettings { name, listen, mode, accept_proxy: false, send_proxy: false };
-        let port = Arc::new(Port { settings, counters: Arc::default() });
+        let port = Arc::new(Port::new(settings));
         let bound = Bound { member: "a".parse().unwrap(), address: String::new(), reign: None };
         let registered = all.add(port, Rc::new(bound), 0);
         let mut copying = pumps.add(inner_client, inner_server, FIRST.to_vec(), registered).unwrap();

@@ -151,7 +151,7 @@ impl Router {
     }
 
     /// Takes other settings. A port that listens where one did before keeps its sessions, which end as they began; those of a port that is no
-    /// more may go on for a while. Number of threads and lease stay.
+    /// more may go on for a while, and who waits there for a server may wait for as long. Number of threads and lease stay.
     ///
     /// # Errors
     /// A port that cannot be had: nothing has changed then.
@@ -192,11 +192,11 @@ impl Router {
             }
         }
         for (at, settings) in changed {
-            let counters = Arc::clone(&self.ports[at].port.borrow().counters);
-            self.ports[at].port.send_replace(Arc::new(Port { settings, counters }));
+            let port = self.ports[at].port().with(settings);
+            self.ports[at].port.send_replace(Arc::new(port));
         }
         for (settings, (listener, address)) in new {
-            let (port, served) = watch::channel(Arc::new(Port { settings, counters: Arc::default() }));
+            let (port, served) = watch::channel(Arc::new(Port::new(settings)));
             // Ports are spread over the workers; each hands its connections to all.
             let worker = &self.workers[self.ports.len() % self.workers.len()];
             if worker.send(Order::Accept(served, listener)).is_err() {

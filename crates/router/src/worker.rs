@@ -44,7 +44,7 @@ pub(crate) enum Order {
     Serve(Accepted<std::net::TcpStream>),
     /// Other limits from now on.
     Settings(Arc<Settings>),
-    /// The sessions of a port that is no more may go on for so long.
+    /// The sessions of a port that is no more may go on, and begin, for so long.
     Drain(Arc<Port>, Duration),
     /// Sessions may go on for so long; then it ends.
     Stop(Duration),
@@ -158,12 +158,14 @@ pub(crate) async fn run(
     tokio::task::yield_now().await;
 }
 
-/// Lets the sessions of a port go on for a while.
+/// Lets the sessions of a port go on for a while, and those begin that are on their way.
 fn drain(worker: &Rc<Worker>, port: Arc<Port>, within: Duration) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         sleep(within).await;
-        worker.sessions.end(Why::Stop, |of, _| Arc::ptr_eq(&of.counters, &port.counters));
+        // In one turn: a session of this worker either is among the others already, or does not begin.
+        port.end();
+        worker.sessions.end(Why::Stop, |of, _| of.is(&port));
     });
 }
 
@@ -276,6 +278,8 @@ async fn keep_time(worker: Rc<Worker>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use pgbaton_api::{Baton, ServerAt, View};
     use pgbaton_types::Epoch;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -347,7 +351,7 @@ mod tests {
             spawn_local(copy_all(Rc::clone(&worker)));
             let (name, listen) = ("rw".to_owned(), String::new());
             let settings = PortSettings { name, listen, mode: Mode::ReadWrite, accept_proxy: false, send_proxy: false };
-            let port = Arc::new(Port { settings, counters: Arc::default() });
+            let port = Arc::new(Port::new(settings));
             Self { worker, port, listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), routes }
         }
 
@@ -379,6 +383,11 @@ mod tests {
             let as_of = Some(BootTime(pgbaton_sys::clock::boottime()));
             self.routes.send_modify(|routes| routes.take(View { baton, as_of, ..View::default() }));
             server
+        }
+
+        /// The port, as a reload has made it that kept it.
+        fn reloaded(&self) -> Arc<Port> {
+            Arc::new(self.port.with(self.port.settings.clone()))
         }
 
         /// Waits until so many connections wait for a server.
@@ -448,6 +457,54 @@ mod tests {
             assert_eq!(read(&mut server, STARTUP.len()).await, STARTUP);
             server.write_all(WELCOME).await.unwrap();
             assert_eq!(read(&mut client, 1 + WELCOME.len()).await, [b"N", WELCOME].concat());
+        });
+    }
+
+    #[test]
+    fn who_waits_at_a_port_that_is_no_more_hears_it_when_its_time_is_over() {
+        tried(async |tried| {
+            let mut client = tried.client(STARTUP).await;
+            tried.held(1).await;
+            drain(&tried.worker, tried.reloaded(), Duration::ZERO);
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).await.unwrap();
+            assert!(heard.contains("pgbaton router: a reload took the port away"), "{heard}");
+            tried.left().await;
+            assert_eq!(tried.worker.held.load(Ordering::Relaxed), 0);
+            assert_eq!(tried.port.counters.refused.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn who_waits_at_a_port_that_is_no_more_has_a_session_until_its_time_is_over() {
+        tried(async |tried| {
+            let mut client = tried.client(STARTUP).await;
+            tried.held(1).await;
+            drain(&tried.worker, tried.reloaded(), LONG);
+            let (mut server, _) = tried.primary().await.accept().await.unwrap();
+            server.write_all(WELCOME).await.unwrap();
+            assert_eq!(read(&mut client, WELCOME.len()).await, WELCOME);
+        });
+    }
+
+    #[test]
+    fn no_session_begins_at_a_port_whose_time_is_over() {
+        tried(async |tried| {
+            let server = tried.primary().await;
+            let mut late = tried.client(&STARTUP[..4]).await;
+            let mut client = tried.client(STARTUP).await;
+            let (mut first, _) = server.accept().await.unwrap();
+            first.write_all(WELCOME).await.unwrap();
+            assert_eq!(read(&mut client, WELCOME.len()).await, WELCOME);
+            drain(&tried.worker, tried.reloaded(), Duration::ZERO);
+            assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            late.write_all(&STARTUP[4..]).await.unwrap();
+            let mut heard = String::new();
+            late.read_to_string(&mut heard).await.unwrap();
+            assert!(heard.contains("pgbaton router: a reload took the port away"), "{heard}");
+            tried.left().await;
+            let second = server.into_std().unwrap().accept();
+            assert_eq!(second.unwrap_err().kind(), ErrorKind::WouldBlock, "a connection to the server");
         });
     }
 }
