@@ -268,9 +268,11 @@ impl Pooler {
             within_s = self.settings.kill_within.as_secs(),
             "connections to the old primary have not ended: all clients of these databases are cut"
         );
-        // KILL leaves the database paused: that must end as any pause does.
-        self.watch(databases, now() + self.settings.hold_within).await.map_err(PoolerError::Watcher)?;
-        self.kept.paused = databases.to_vec();
+        // KILL leaves the database paused: that must end as any pause does. One that somebody else has paused is cut, too, and stays paused.
+        let known = self.console().await?.databases().await?;
+        let ours = pauses::ours(databases, &known, &self.kept.paused);
+        self.watch(&ours, now() + self.settings.hold_within).await.map_err(PoolerError::Watcher)?;
+        self.kept.paused = ours;
         self.keep()?;
         let kills: Vec<String> = databases.iter().map(|name| of_database("KILL", name)).collect();
         let killed = self.console().await?.all(&kills).await;
