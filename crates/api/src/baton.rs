@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::layout::{
-    EPOCH_BASE, FAILOVER, FailoverRecord, HISTORY, LEADER, MEMBERS, MemberRecord, PausingRecord, STATUS, StatusRecord,
-    TIMELINE,
+    EPOCH_BASE, FAILOVER, FailoverRecord, HISTORY, INITIALIZE, LEADER, MEMBERS, MemberRecord, PausingRecord, STATUS,
+    StatusRecord, TIMELINE,
 };
 
 /// One key below the cluster's prefix, as a store has it.
@@ -32,6 +32,13 @@ pub struct Baton {
     pub scope: String,
     /// The reign that the store shows; none: nobody holds the lease.
     pub epoch: Option<Epoch>,
+    /// The last reign that the store knows of: the present one, or the one before if nobody holds the lease; none: there was none, or not
+    /// one of ours.
+    #[serde(skip)]
+    pub last_reign: Option<Epoch>,
+    /// PostgreSQL's system identifier (`pg_control_system()`): one that differs is another cluster, whatever its name; none: not known.
+    #[serde(skip)]
+    pub system_id: Option<String>,
     /// Who holds the lease, whether its server takes writes yet or not.
     pub leader: Option<MemberName>,
     /// A switchover is asked for and due: the primary is about to stop.
@@ -127,6 +134,8 @@ impl Baton {
         Self {
             scope: scope.to_owned(),
             epoch,
+            last_reign: epoch.max(reigns),
+            system_id: text(INITIALIZE).filter(|text| !text.is_empty()),
             primary: primaries.into_iter().find(holder).map(|(server, _)| ServerAt { lag: Some(0), ..server }),
             pausing: leader
                 .as_ref()

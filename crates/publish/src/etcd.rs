@@ -49,13 +49,13 @@ impl Etcd {
                 Some(OpResponse::Got(Some(pair))) => (pair.value, pair.mod_revision),
                 _ => (Vec::new(), Revision(0)),
             };
-            let new = match judge(record, &there.0, &self.key)? {
+            match judge(record, &there.0, &self.key)? {
                 Judgement::Same => return Ok(Outcome::Unchanged),
                 Judgement::Older => return Ok(Outcome::Older),
-                Judgement::Write(new) => new,
-            };
+                Judgement::Write => {}
+            }
             let unchanged = vec![Compare::modified_at(&self.key, there.1)];
-            let write = Txn::when(unchanged, vec![Op::put(&self.key, new.text())]);
+            let write = Txn::when(unchanged, vec![Op::put(&self.key, record.text())]);
             let written = self.store.txn(write, self.within).await.map_err(TargetError::Etcd)?;
             if written.succeeded {
                 return Ok(Outcome::Written);

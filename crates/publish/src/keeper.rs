@@ -25,6 +25,8 @@ pub(crate) struct Keeper {
     target: Target,
     /// The highest epoch that was seen.
     reign: Option<Epoch>,
+    /// PostgreSQL's system identifier in that reign.
+    system_id: Option<String>,
     /// The record that is there for all that is known.
     there: Option<Record>,
     outcome: Option<Outcome>,
@@ -56,6 +58,7 @@ impl Keeper {
         Ok(Self {
             target: Target::new(&settings)?,
             reign: None,
+            system_id: None,
             there: None,
             outcome: None,
             look_at: now,
@@ -110,8 +113,18 @@ impl Keeper {
         if now < self.records.again_at {
             return None;
         }
-        if !is_fresh(view) || view.baton.epoch.is_some_and(|epoch| Some(epoch) < self.reign) {
+        if !is_fresh(view) {
             // A view that may be acted by wakes this up.
+            self.look_at = now + LOOK_INTERVAL;
+            return None;
+        }
+        let system_id = view.baton.system_id.clone().or(self.system_id.clone());
+        if self.system_id.is_some() && self.system_id != system_id {
+            tracing::warn!(to = %self.settings.title, "the cluster was made anew, or upgraded: what was seen of it before does not count");
+            (self.reign, self.there) = (None, None);
+        }
+        self.system_id = system_id;
+        if view.baton.epoch.is_some_and(|epoch| Some(epoch) < self.reign) {
             self.look_at = now + LOOK_INTERVAL;
             return None;
         }

@@ -12,6 +12,9 @@ pub struct Record {
     pub version: u32,
     /// The cluster.
     pub scope: String,
+    /// PostgreSQL's system identifier; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_id: Option<String>,
     /// The reign: of two records, the one with the higher epoch is the newer one. None: there was never a primary.
     pub epoch: Option<Epoch>,
     /// The revision of the cluster's store that this shows: of two records of one epoch, the one with the higher revision is the newer one.
@@ -43,10 +46,10 @@ pub struct Server {
 }
 
 /// What a record is to one that is there already.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// It is newer and says something else: this is to be written.
-    Write(Record),
+    /// It is newer and says something else: it is to be written.
+    Write,
     /// It says the same.
     Same,
     /// The one that is there is newer.
@@ -60,7 +63,8 @@ impl Record {
         Self {
             version: RECORD_VERSION,
             scope: baton.scope.clone(),
-            epoch: reign.max(baton.epoch),
+            system_id: baton.system_id.clone(),
+            epoch: reign.max(baton.epoch).max(baton.last_reign),
             revision: view.revision,
             timeline: baton.primary.as_ref().and_then(|primary| primary.timeline),
             primary: baton.primary.as_ref().map(|primary| Server::of(primary, None)),
@@ -86,16 +90,19 @@ impl Record {
         said(self) == said(other)
     }
 
-    /// What this is to the record that is there.
+    /// Whether the other one is of a cluster that was made anew, or of another one with the same name.
+    pub(crate) fn is_of_another_than(&self, other: &Self) -> bool {
+        self.system_id.as_ref().zip(other.system_id.as_ref()).is_some_and(|(own, others)| own != others)
+    }
+
+    /// What this is to the record that is there. Without a holder of the lease it is of the last reign that its store knows: one that has
+    /// seen less does not know whether the reign of the other has ended.
     pub(crate) fn judged_by(&self, there: Option<&Self>) -> Judgement {
-        let Some(there) = there else { return Judgement::Write(self.clone()) };
-        // Without a holder, who has seen less goes by what others have seen: the newest reign has ended for all.
-        let holder = self.primary.is_some();
-        let new = if holder { self.clone() } else { Self { epoch: self.epoch.max(there.epoch), ..self.clone() } };
-        if new.says_the_same(there) {
+        let Some(there) = there else { return Judgement::Write };
+        if self.says_the_same(there) {
             Judgement::Same
-        } else if (new.epoch, new.revision) > (there.epoch, there.revision) {
-            Judgement::Write(new)
+        } else if (self.epoch, self.revision) > (there.epoch, there.revision) {
+            Judgement::Write
         } else {
             Judgement::Older
         }
@@ -164,9 +171,10 @@ pub(crate) mod tests {
 
     #[test]
     fn its_text_is_documented() {
-        let seen = view(7, 90, Some(server("a", 3, false)), vec![server("bb", 3, true)]);
+        let mut seen = view(7, 90, Some(server("a", 3, false)), vec![server("bb", 3, true)]);
+        seen.baton.system_id = Some("7300000000000000001".to_owned());
         let wanted = concat!(
-            r#"{"version":1,"scope":"demo","epoch":7,"revision":90,"timeline":3,"#,
+            r#"{"version":1,"scope":"demo","system_id":"7300000000000000001","epoch":7,"revision":90,"timeline":3,"#,
             r#""primary":{"name":"a","host":"10.0.0.1","port":5432,"conninfo":"host=10.0.0.1 port=5432"},"#,
             r#""standbys":[{"name":"bb","host":"10.0.0.2","port":5432,"conninfo":"host=10.0.0.2 port=5432","streaming":true}],"#,
             r#""written_by":"me"}"#
@@ -181,10 +189,10 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_one_is_written_over_an_older_one_and_never_the_other_way_round() {
         let there = record(7, 90, "a");
-        assert_eq!(there.judged_by(None), Judgement::Write(there.clone()));
+        assert_eq!(there.judged_by(None), Judgement::Write);
         for (new, wanted) in [
-            (record(8, 80, "b"), Judgement::Write(record(8, 80, "b"))),
-            (record(7, 91, "b"), Judgement::Write(record(7, 91, "b"))),
+            (record(8, 80, "b"), Judgement::Write),
+            (record(7, 91, "b"), Judgement::Write),
             (record(7, 95, "a"), Judgement::Same),
             (record(7, 85, "a"), Judgement::Same),
             (record(7, 89, "b"), Judgement::Older),
@@ -196,13 +204,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn that_nobody_holds_the_lease_is_said_of_the_newest_reign() {
+    fn that_nobody_holds_the_lease_is_said_of_the_last_reign_that_the_store_knows() {
         let there = record(7, 90, "a");
-        let ended = Record { epoch: Some(Epoch(7)), ..record(0, 92, "") };
-        assert_eq!(record(0, 92, "").judged_by(Some(&there)), Judgement::Write(ended.clone()));
-        assert_eq!(record(0, 88, "").judged_by(Some(&there)), Judgement::Older);
-        assert_eq!(record(0, 93, "").judged_by(Some(&ended)), Judgement::Same);
+        let ended = |reign: u64, revision: u64| {
+            let mut seen = view(0, revision, None, Vec::new());
+            seen.baton.last_reign = (reign > 0).then_some(Epoch(reign));
+            Record::of(&seen, None, "me")
+        };
+        assert_eq!(ended(7, 92).judged_by(Some(&there)), Judgement::Write);
+        assert_eq!(ended(7, 88).judged_by(Some(&there)), Judgement::Older);
+        assert_eq!(ended(7, 93).judged_by(Some(&ended(7, 92))), Judgement::Same);
+        // Revisions of a store that the cluster has left say nothing about the one that it has now.
+        assert_eq!(ended(6, 5_000_000).judged_by(Some(&there)), Judgement::Older);
+        assert_eq!(ended(0, 5_000_000).judged_by(Some(&there)), Judgement::Older);
         let seen = Record::of(&view(0, 92, None, Vec::new()), Some(Epoch(9)), "me");
         assert_eq!(seen.epoch, Some(Epoch(9)), "what was seen is not forgotten");
+    }
+
+    #[test]
+    fn only_a_known_and_different_identifier_is_another_cluster() {
+        let of = |system_id: Option<&str>| Record { system_id: system_id.map(str::to_owned), ..record(7, 90, "a") };
+        assert!(of(Some("1")).is_of_another_than(&of(Some("2"))));
+        for (one, other) in [(Some("1"), Some("1")), (Some("1"), None), (None, Some("1")), (None, None)] {
+            assert!(!of(one).is_of_another_than(&of(other)), "{one:?} {other:?}");
+        }
     }
 }

@@ -17,6 +17,9 @@ const MEMBERS_MAX: usize = 256;
 /// The cluster as it was seen last, as far as it matters for what comes next.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Seen {
+    /// PostgreSQL's system identifier, if it is known.
+    #[serde(default)]
+    system_id: Option<String>,
     /// The highest epoch.
     epoch: Option<Epoch>,
     /// The revision of the store in that epoch.
@@ -67,12 +70,15 @@ impl Change {
 impl Seen {
     /// What a view brings, and what is to be remembered then; none: it is older than what was seen.
     pub(crate) fn next(&self, view: &View) -> Option<(Self, Vec<Change>)> {
+        let system_id = view.baton.system_id.clone().or(self.system_id.clone());
         let epoch = view.baton.epoch.max(self.epoch);
         let older = view.baton.epoch.is_some_and(|epoch| Some(epoch) < self.epoch);
         if older || epoch == self.epoch && view.revision < self.revision {
-            return None;
+            // A cluster that was made anew goes on from nothing that was before.
+            let anew = self.system_id.is_some() && self.system_id != system_id;
+            return anew.then(|| Self { system_id, ..Self::default() }).and_then(|anew| anew.next(view));
         }
-        let mut seen = Self { epoch, revision: view.revision, ..self.clone() };
+        let mut seen = Self { system_id, epoch, revision: view.revision, ..self.clone() };
         let mut changes = Vec::new();
         seen.take_primary(&view.baton, &mut changes);
         if let Some(primary) = &view.baton.primary {
@@ -357,6 +363,20 @@ mod tests {
             view(0, 18, None, Vec::new()),
         ]);
         assert_eq!(told[1..], [["older"], ["older"], ["older"]]);
+    }
+
+    #[test]
+    fn a_cluster_that_was_made_anew_begins_anew() {
+        let of = |mut view: View, id: &str| {
+            view.baton.system_id = Some(id.to_owned());
+            view
+        };
+        let before = of(healthy(900, 900, 7, ["a", "b", "c"]), "1");
+        let after = of(healthy(6, 30, 1, ["a", "b", "c"]), "2");
+        let first = told(std::slice::from_ref(&after));
+        assert_eq!(told(&[before.clone(), after.clone()])[1], first[0]);
+        // Not known for a moment is not another one.
+        assert_eq!(told(&[before.clone(), healthy(6, 30, 1, ["a", "b", "c"])])[1], ["older"]);
     }
 
     #[test]

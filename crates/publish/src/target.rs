@@ -82,6 +82,18 @@ pub enum TargetError {
         /// Its cluster.
         scope: String,
     },
+    /// A cluster of the same name is published there.
+    #[error(
+        "the record at {at} is of another cluster with this name (system identifier {there}, here it is {here}): if that one is gone, remove the record"
+    )]
+    MadeAnew {
+        /// The node or key.
+        at: String,
+        /// The system identifier in the record.
+        there: String,
+        /// This cluster's.
+        here: String,
+    },
     /// Others have changed it again and again.
     #[error("the record at {at} was changed by others {TRIES} times while it was compared")]
     Contended {
@@ -166,5 +178,11 @@ pub(crate) fn judge(new: &Record, there: &[u8], at: &str) -> Result<Judgement, T
     if there.scope != new.scope {
         return Err(TargetError::OtherCluster { at: at.to_owned(), scope: there.scope });
     }
-    Ok(new.judged_by(Some(&there)))
+    let judgement = new.judged_by(Some(&there));
+    // An upgrade by `pg_upgrade` has another identifier, too, and a later epoch.
+    if judgement == Judgement::Older && new.is_of_another_than(&there) {
+        let (there, here) = (there.system_id.unwrap_or_default(), new.system_id.clone().unwrap_or_default());
+        return Err(TargetError::MadeAnew { at: at.to_owned(), there, here });
+    }
+    Ok(judgement)
 }

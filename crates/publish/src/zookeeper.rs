@@ -42,12 +42,12 @@ impl ZooKeeper {
     pub(crate) async fn publish(&mut self, record: &Record) -> Result<Outcome, TargetError> {
         for _ in 0..TRIES {
             let there = self.there().await?;
-            let new = match judge(record, &there.data, &self.path)? {
+            match judge(record, &there.data, &self.path)? {
                 Judgement::Same => return Ok(Outcome::Unchanged),
                 Judgement::Older => return Ok(Outcome::Older),
-                Judgement::Write(new) => new,
-            };
-            let text = new.text();
+                Judgement::Write => {}
+            }
+            let text = record.text();
             let written = match there.version {
                 Some(version) => self.client.set(&self.path, text.as_bytes(), version, self.within).await,
                 None => {

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use pgbaton_api::View;
 use pgbaton_publish::{Done, Outcome, Place, Record, Report, Settings, TargetSettings, once};
 use pgbaton_store::{Op, OpResponse, Store as _, Txn};
 use pgbaton_store_etcd::EtcdStore;
@@ -106,6 +107,20 @@ async fn a_record_is_written_over_older_ones_only_whoever_writes() {
         assert_eq!(primary(node(&server, PATH).await.unwrap()).as_deref(), Ok(there));
         assert_eq!(primary(key(&reader, PATH).await.unwrap()).as_deref(), Ok(there));
     }
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_made_anew_is_told_from_an_older_reign() {
+    let store = Etcd::start(1).unwrap();
+    let of = |mut view: View, system_id: &str| {
+        view.baton.system_id = Some(system_id.to_owned());
+        view
+    };
+    let publish = async |view: View| outcomes(&once(targets(&[etcd(&store, "one")]), view).await).remove(0);
+    assert_eq!(publish(of(view(8, 20, "a"), "1")).await, "Written");
+    let refused = publish(of(view(5, 3, "b"), "2")).await;
+    assert!(refused.contains("another cluster with this name (system identifier 1, here it is 2)"), "{refused}");
+    assert_eq!(publish(of(view(9, 40, "b"), "2")).await, "Written", "upgraded: a later reign");
 }
 
 #[tokio::test]
