@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
@@ -50,10 +51,20 @@ pub(crate) struct Database {
     pub(crate) paused: bool,
 }
 
+/// Which connection to a server it is, by `SHOW SERVERS`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct LinkId {
+    pub(crate) database: String,
+    /// What PgBouncer tells it by from all others that are open.
+    pub(crate) ptr: String,
+    /// To the second; tells it from those that had that before.
+    pub(crate) connect_time: String,
+}
+
 /// A connection to a server, by `SHOW SERVERS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
-    pub(crate) database: String,
+    pub(crate) id: LinkId,
     /// It is to be closed as soon as nobody uses it.
     pub(crate) close_needed: bool,
 }
@@ -121,10 +132,12 @@ impl Console {
         let rows = self.command(COMMAND, ANSWER_WITHIN).await?;
         rows.iter()
             .map(|row| {
-                Ok(Link {
+                let id = LinkId {
                     database: column(row, COMMAND, "database")?.to_owned(),
-                    close_needed: column(row, COMMAND, "close_needed")? == "1",
-                })
+                    ptr: column(row, COMMAND, "ptr")?.to_owned(),
+                    connect_time: column(row, COMMAND, "connect_time")?.to_owned(),
+                };
+                Ok(Link { id, close_needed: column(row, COMMAND, "close_needed")? == "1" })
             })
             .collect()
     }

@@ -1,11 +1,14 @@
-//! What a process leaves to the one after it: which databases it has paused, and what it has set for a while.
+//! What a process leaves to the one after it: which databases it has paused, what it has set for a while, and which connections are old.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use pgbaton_sys::durable;
 use pgbaton_types::{Epoch, MemberName};
 use serde::{Deserialize, Serialize};
+
+use crate::console::LinkId;
 
 /// Who may read it: it holds no secret.
 const MODE: u32 = 0o644;
@@ -23,11 +26,14 @@ pub(crate) struct Kept {
     pub(crate) login_retry: Option<String>,
     /// The reign whose primary is the one that is used, and the primary's name.
     pub(crate) followed: Option<(Epoch, MemberName)>,
+    /// Connections that were left to the primaries before it.
+    #[serde(default)]
+    pub(crate) old: BTreeSet<LinkId>,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { version: VERSION, paused: Vec::new(), login_retry: None, followed: None }
+        Self { version: VERSION, paused: Vec::new(), login_retry: None, followed: None, old: BTreeSet::new() }
     }
 }
 
@@ -55,5 +61,20 @@ impl Kept {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         durable::replace(path, &text, MODE).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_before_there_were_old_connections_is_read() {
+        let text = r#"{"version":1,"paused":["app_rw"],"login_retry":"15","followed":[7,"a"]}"#;
+        let kept: Kept = serde_json::from_str(text).expect("what an earlier version wrote");
+        let followed = Some((Epoch(7), "a".parse().expect("a name")));
+        let [paused, login_retry] = ["app_rw", "15"].map(str::to_owned);
+        let wanted = Kept { paused: vec![paused], login_retry: Some(login_retry), followed, ..Kept::default() };
+        assert_eq!(kept, wanted);
     }
 }

@@ -7,10 +7,11 @@
 //! - A pause ends whatever happens: with the asking, after a limit, and, when this process dies or freezes, by another one
 //!   ([`watch_stdin`]), which was started before it began.
 //!
-//! What is to be done is decided in `plan`, and whose a pause is in `pauses`, without I/O; [`Pooler`] does it.
+//! What is to be done is decided in `plan`, whose a pause is in `pauses`, and what is to be cut in `old`, without I/O; [`Pooler`] does it.
 
 mod console;
 mod kept;
+mod old;
 mod pauses;
 mod plan;
 mod pooler;

@@ -8,6 +8,7 @@ use pgbaton_types::{BootTime, Epoch, MemberName, chain};
 
 use crate::console::{Console, ConsoleError, of_database};
 use crate::kept::Kept;
+use crate::old::OldLinks;
 use crate::pauses;
 use crate::plan::{self, Before, Held, Step};
 use crate::settings::Settings;
@@ -50,8 +51,8 @@ pub struct Pooler {
     before: Before,
     record: PoolerRecord,
     kept: Kept,
-    /// Since when there may be connections to the server that is not the one any more.
-    old_since: Option<BootTime>,
+    /// Connections to servers that are not the one any more.
+    old: OldLinks,
     /// When the setting of the login retry is put back.
     login_retry_until: Option<BootTime>,
 }
@@ -61,6 +62,7 @@ impl Pooler {
     pub fn new(settings: Settings) -> Self {
         let kept = Kept::read(&settings.kept);
         let followed = kept.followed.as_ref().map(|(epoch, _)| *epoch);
+        let old = OldLinks::left(&kept.old, &settings.writes, now());
         Self {
             settings,
             console: None,
@@ -68,7 +70,7 @@ impl Pooler {
             before: Before { followed, ..Before::default() },
             record: PoolerRecord::default(),
             kept,
-            old_since: None,
+            old,
             login_retry_until: None,
         }
     }
@@ -152,7 +154,7 @@ impl Pooler {
         let (databases, links) = (console.databases().await?, console.links().await?);
         for name in &self.settings.writes {
             let paused = databases.iter().any(|database| database.name == *name && database.paused);
-            if !paused || links.iter().any(|link| link.database == *name) {
+            if !paused || links.iter().any(|link| link.id.database == *name) {
                 return Err(PoolerError::NotPaused(name.clone()));
             }
         }
@@ -206,9 +208,13 @@ impl Pooler {
         let still = held.into_iter().filter(|name| known.iter().any(|one| one.name == *name && one.paused)).collect();
         self.released(still).await?;
         done?;
-        let other = self.kept.followed.as_ref().is_some_and(|(_, before)| before != primary);
-        // Only then there may be connections that nobody closes.
-        self.old_since = other.then(now);
+        // Only then there may be connections that nobody closes. With another reign of the same primary those from before it stay old, and what
+        // leads to it does not become so.
+        if self.kept.followed.as_ref().is_some_and(|(_, before)| before != primary) {
+            let links = self.console().await?.links().await?;
+            self.old.add(links, &self.settings.writes, now());
+            self.kept.old = self.old.ids();
+        }
         self.before.followed = Some(epoch);
         self.kept.followed = Some((epoch, primary.clone()));
         tracing::info!(pooler = self.settings.name, %epoch, %primary, "leads to the primary");
@@ -239,14 +245,15 @@ impl Pooler {
             // Cut, and not let go on yet.
             self.let_go().await?;
         }
-        if let Some(since) = self.old_since {
+        if !self.old.is_empty() {
             let links = self.console().await?.links().await?;
-            let old = |name: &&String| links.iter().any(|link| link.database == **name && link.close_needed);
-            let old: Vec<String> = self.settings.writes.iter().filter(old).cloned().collect();
-            if old.is_empty() {
-                self.old_since = None;
-            } else if now().since(since) >= self.settings.kill_within {
-                self.cut(&old).await?;
+            if self.old.forget_closed(&links) {
+                self.kept.old = self.old.ids();
+                self.keep()?;
+            }
+            let due = self.old.due(now(), self.settings.kill_within);
+            if !due.is_empty() {
+                self.cut(&due).await?;
             }
         }
         if self.login_retry_until.is_some_and(|until| now().reached(until)) {
