@@ -54,6 +54,9 @@ pub struct Baton {
     pub primary: Option<ServerAt>,
     /// The other members whose servers run in recovery, by name.
     pub standbys: Vec<ServerAt>,
+    /// The members that are neither, by name: their servers do not run, or are on the way to one or the other.
+    #[serde(skip)]
+    pub others: Vec<ServerAt>,
 }
 
 /// Where the baton was when the store was last asked.
@@ -118,25 +121,30 @@ impl Baton {
         let records = keys.range(MEMBERS..).map_while(|(name, key)| Some((name.strip_prefix(MEMBERS)?, key)));
         let servers = records.filter_map(|(name, key)| {
             let record = MemberRecord::read(&String::from_utf8_lossy(key.value));
-            let server = server(name.parse().ok()?, &record, published)?;
-            let recovers = record.replay_lsn.is_some();
-            Some((server, (record.role, recovers)))
+            Some((server(name.parse().ok()?, &record, published)?, record))
         });
         let reigns = reigns(&keys);
         // What takes writes is "promoted" until it has what its standbys need; before that, too, but then it has not said so of this reign,
         // or it has something to replay.
         let said_so = reigns.is_some() && reigns == epoch;
-        let (primaries, standbys): (Vec<_>, Vec<_>) =
-            servers.partition(|(_, (role, recovers))| role == "primary" || role == "promoted" && said_so && !recovers);
+        let is_primary = |record: &MemberRecord| {
+            record.role == "primary" || record.role == "promoted" && said_so && record.replay_lsn.is_none()
+        };
+        let (running, down): (Vec<_>, Vec<_>) = servers.partition(|(_, record)| runs(record));
+        let (primaries, standbys): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, record)| is_primary(record));
         let asked = text(FAILOVER).and_then(|text| FailoverRecord::read(&text));
         let writable = epoch.is_some() && reigns.is_none_or(|reign| Some(reign) == epoch);
-        let holder = |(server, _): &(ServerAt, _)| writable && leader.as_ref() == Some(&server.name);
+        let holder = |server: &ServerAt| writable && leader.as_ref() == Some(&server.name);
+        let servers = |of: Vec<(ServerAt, MemberRecord)>| of.into_iter().map(|(server, _)| server);
+        let (primary, former): (Vec<_>, Vec<_>) = servers(primaries).partition(holder);
+        let mut others: Vec<ServerAt> = former.into_iter().chain(servers(down)).collect();
+        others.sort_by(|one, other| one.name.cmp(&other.name));
         Self {
             scope: scope.to_owned(),
             epoch,
             last_reign: epoch.max(reigns),
             system_id: text(INITIALIZE).filter(|text| !text.is_empty()),
-            primary: primaries.into_iter().find(holder).map(|(server, _)| ServerAt { lag: Some(0), ..server }),
+            primary: primary.into_iter().next().map(|server| ServerAt { lag: Some(0), ..server }),
             pausing: leader
                 .as_ref()
                 .and_then(|name| text(&format!("{MEMBERS}{name}")))
@@ -144,7 +152,8 @@ impl Baton {
             leader,
             handing_over: asked.as_ref().is_some_and(|asked| asked.scheduled_at.is_none() && !asked.handed_over),
             handed_over: asked.is_some_and(|asked| asked.handed_over),
-            standbys: standbys.into_iter().map(|(server, _)| server).collect(),
+            standbys: servers(standbys).collect(),
+            others,
         }
     }
 }
@@ -157,12 +166,14 @@ fn reigns(keys: &BTreeMap<&str, StoredKey<'_>>) -> Option<Epoch> {
     epoch.filter(|_| own.modified == history.modified)
 }
 
-/// A server that runs.
+/// Whether its server answers.
+fn runs(record: &MemberRecord) -> bool {
+    matches!(record.state.as_str(), "running" | "streaming" | "in archive recovery")
+}
+
+/// A member's server; none: its record does not say where it is.
 fn server(name: MemberName, record: &MemberRecord, published: Option<Lsn>) -> Option<ServerAt> {
     let streaming = record.replication_state.as_deref() == Some("streaming");
-    if !matches!(record.state.as_str(), "running" | "streaming" | "in archive recovery") {
-        return None;
-    }
     let (host, port) = record.host_port()?;
     let replayed = record.replay_lsn.or(record.xlog_location);
     let lag = published.zip(replayed).map(|(published, replayed)| published.bytes_ahead_of(replayed));
@@ -241,10 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_the_holder_is_no_primary_and_who_does_not_run_is_not_there() {
+    fn who_is_not_the_holder_is_no_primary_and_who_does_not_run_is_no_standby() {
         let (primary, stopped) = (member("primary", 1, ""), member("replica", 2, "").replace("running", "stopped"));
         let seen = baton(&[("members/a", primary.as_str(), 3), ("members/b", stopped.as_str(), 4)]);
-        assert_eq!(seen, Baton { scope: "demo".to_owned(), ..Baton::default() });
+        assert_eq!((seen.primary, seen.standbys), (None, Vec::new()));
+        assert_eq!(seen.others.iter().map(|server| server.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

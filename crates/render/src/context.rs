@@ -12,7 +12,7 @@ use serde_json::Value;
 /// | `epoch` | the number of the reign; none: nobody holds the lease |
 /// | `primary` | the primary; none: there is none at the moment |
 /// | `standbys` | the other servers that run, by name |
-/// | `members` | all of them, by name |
+/// | `members` | all members of the cluster, by name, whether their servers run or not |
 /// | `vars` | what the configuration gives to this file |
 ///
 /// A server has `name`, `host`, `port`, `address` (`host:port`), `api` (`http://host:port`; none: not known), `api_host`, `api_port`, `timeline`,
@@ -46,7 +46,8 @@ impl Context {
     pub fn new(baton: &Baton, vars: BTreeMap<String, Value>) -> Self {
         let primary = baton.primary.as_ref().map(|server| Server::new(server, true));
         let standbys: Vec<Server> = baton.standbys.iter().map(|server| Server::new(server, false)).collect();
-        let mut members: Vec<Server> = primary.iter().chain(&standbys).cloned().collect();
+        let others = baton.others.iter().map(|server| Server::new(server, false));
+        let mut members: Vec<Server> = primary.iter().chain(&standbys).cloned().chain(others).collect();
         members.sort_by(|one, other| one.name.cmp(&other.name));
         Self { scope: baton.scope.clone(), epoch: baton.epoch.map(|epoch| epoch.0), primary, standbys, members, vars }
     }

@@ -274,6 +274,7 @@ fn haproxy_leads_to_the_primary_and_cuts_sessions_to_a_demoted_one() {
     let directory = configured(&cluster, &files);
     assert!(render(&directory, &[]).status.success());
     let config = directory.path().join("haproxy.cfg").display().to_string();
+    let before = std::fs::read_to_string(&config).unwrap();
     let launch = Launch::new("/usr/sbin/haproxy", directory.path().join("log")).args(["-db", "-f", &config]);
     let haproxy = Process::start(&launch.user(&OsUser::for_servers().unwrap())).unwrap();
     let led_to = |port: u16, wanted: Option<u16>| {
@@ -294,6 +295,12 @@ fn haproxy_leads_to_the_primary_and_cuts_sessions_to_a_demoted_one() {
     let second = cluster.wait_primary(LIMIT).unwrap();
     led_to(rw, Some(cluster.postgres_port(second)));
     assert!(bound.batch_execute("SELECT 1").is_err(), "a session stays on the demoted server");
+    assert!(render(&directory, &[]).status.success());
+    assert_eq!(
+        std::fs::read_to_string(&config).unwrap(),
+        before,
+        "a reload would leave sessions to nobody who looks at members"
+    );
 }
 
 /// A session through a port of this host.
