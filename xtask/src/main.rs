@@ -7,6 +7,7 @@ mod bench;
 mod checks;
 mod demo;
 mod leftovers;
+mod newer;
 mod run;
 mod setup;
 mod sim;
@@ -44,6 +45,8 @@ enum Task {
     Bench(bench::Options),
     /// Hurt real clusters at random instants and look for what was lost (switchover, failover, split-brain, store)
     Trials(trials::Options),
+    /// Run the tests of PgBouncer with the next Debian release's (fetched, not installed)
+    Newer,
     /// Build pgbaton and run its demo
     Demo(demo::Options),
     /// Stop the demo's cluster
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Trials(options) => trials::run(&options),
+        Task::Newer => newer::run(),
         Task::Demo(options) => demo::run(&options),
         Task::DemoStop(options) => demo::stop(&options),
     };

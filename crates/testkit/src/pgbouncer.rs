@@ -10,6 +10,8 @@ use crate::user::{OsUser, UserError};
 
 /// Where Debian's package has it.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
+/// The variable that names another one.
+const PROGRAM_VARIABLE: &str = "PGBATON_TEST_PGBOUNCER";
 /// Who may use its console, without a password.
 pub const ADMIN: &str = "admin";
 /// Who may use its databases, without a password.
@@ -71,7 +73,8 @@ max_client_conn = 1000
             port.port()
         );
         let config = directory.file("pgbouncer.ini", &text, &user)?.display().to_string();
-        let launch = Launch::new(PROGRAM, directory.path().join("log")).args([config]);
+        let program = std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| PROGRAM.into());
+        let launch = Launch::new(program, directory.path().join("log")).args([config]);
         let process = Process::start(&launch.user(&user))?;
         Ok(Self { process, port, directory })
     }
