@@ -246,8 +246,9 @@ impl Client {
         }
         let count = self.options.servers.len().max(1);
         // One that is silent, as a server that has just been started may be for good, leaves time for the others, and for another attempt before
-        // the session is over.
-        let share = (within / u32::try_from(count).unwrap_or(u32::MAX)).min(self.session_time() / CONNECTS_PER_SESSION);
+        // the session is over. A first one has no end to be missed, but a server writes it to its disk.
+        let patience = if self.session.id == 0 { within / 2 } else { self.session_time() / CONNECTS_PER_SESSION };
+        let share = (within / u32::try_from(count).unwrap_or(u32::MAX)).min(patience);
         let mut failed = None;
         for _ in 0..count {
             let server = self.server();
