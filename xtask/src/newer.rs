@@ -33,6 +33,10 @@ pub(crate) fn run() -> Outcome {
 /// Fetches a package with all that it needs, unpacks it, and gives a program that starts `path` with the libraries beside it.
 fn unpacked(directory: &Path, package: &str, path: &str) -> Outcome<PathBuf> {
     let root = directory.join("root");
+    // Of one version alone.
+    if root.exists() {
+        fs::remove_dir_all(&root).map_err(|error| cannot(&root, &error))?;
+    }
     let archives = fetched(&directory.join("apt"), package)?;
     for archive in fs::read_dir(&archives).map_err(|error| cannot(&archives, &error))? {
         let archive = archive.map_err(|error| cannot(&archives, &error))?.path();
@@ -77,6 +81,7 @@ fn fetched(apt: &Path, package: &str) -> Outcome<PathBuf> {
         run::run(command.args(words))
     };
     apt_get(&["update"])?;
+    apt_get(&["autoclean"])?;
     apt_get(&["--no-install-recommends", "--download-only", "install", package])?;
     Ok(archives)
 }

@@ -48,49 +48,66 @@ impl State {
 /// The state file has one of its own: what tracks it shall not wait for scripts, nor the address for a disk.
 #[derive(Debug, Default)]
 pub(crate) struct Runner {
-    told: Vec<Sender<State>>,
+    scripts: Option<Sender<State>>,
+    file: Option<Sender<(State, Written)>>,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// Says that the state file was written, or that it could not be.
+type Written = Sender<()>;
 
 impl Runner {
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
         let mut this = Self::default();
         if let Some(path) = settings.state_file.clone() {
-            this.begin("address state", move |changes| keep_file(&path, changes))?;
+            this.file = Some(this.begin("address state", move |changes| keep_file(&path, changes))?);
         }
-        this.begin("address scripts", move |changes| follow(&settings, changes))?;
+        this.scripts = Some(this.begin("address scripts", move |changes| follow(&settings, changes))?);
         Ok(this)
     }
 
-    fn begin(&mut self, name: &str, work: impl FnOnce(&Receiver<State>) + Send + 'static) -> io::Result<()> {
+    fn begin<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&Receiver<T>) + Send + 'static,
+    ) -> io::Result<Sender<T>> {
         let (told, changes) = channel();
         let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(crate::keeper::STACK_BYTES);
         self.threads.push(thread.spawn(move || work(&changes))?);
-        self.told.push(told);
-        Ok(())
+        Ok(told)
     }
 
     /// Has everything be done that belongs to a change.
     pub(crate) fn tell(&self, state: State) {
-        for told in &self.told {
-            // It fails when the thread has panicked, which the log says.
-            let _ = told.send(state);
+        // Each fails only when its thread has panicked, which the log says.
+        if let Some(file) = &self.file {
+            let (written, awaited) = channel();
+            let _ = file.send((state, written));
+            if state.is_primary().is_none() {
+                // Who gives the address up has done so when what tracks the file can know it, and has nothing to prolong meanwhile.
+                let _ = awaited.recv();
+            }
+        }
+        if let Some(scripts) = &self.scripts {
+            let _ = scripts.send(state);
         }
     }
 
     /// Lets the threads end and waits for that; whether they ended in order.
     pub(crate) fn finish(self) -> bool {
-        drop(self.told);
+        drop((self.scripts, self.file));
         let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)
     }
 }
 
-fn keep_file(path: &Path, changes: &Receiver<State>) {
-    while let Ok(state) = changes.recv() {
+fn keep_file(path: &Path, changes: &Receiver<(State, Written)>) {
+    while let Ok((state, written)) = changes.recv() {
         if let Err(error) = state_file::write(path, state.is_primary()) {
             tracing::error!(error = %chain(&error), "the state file was not written: what tracks it does not know who leads");
         }
+        // Only who gives the address up waits for it.
+        drop(written);
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn run(mut parts: Parts) {
     let mut said = Vec::new();
     let mut wrong = None;
     let mut known = false;
-    // Of what they were made last. Most views only say that nothing has changed.
+    // Of what they were made last. Most views differ in nothing that a file may show.
     let mut made_of = None;
     let mut look_at = Instant::now();
     loop {
@@ -56,10 +56,11 @@ pub(super) async fn run(mut parts: Parts) {
             }
         }
         let view = parts.views.borrow_and_update().clone();
-        let due = made_of.as_ref() != Some(&view.baton) || Instant::now() >= look_at;
+        let shown = Some(Context::new(&view.baton, BTreeMap::new()));
+        let due = made_of != shown || Instant::now() >= look_at;
         if due {
             look_at = Instant::now() + LOOK_INTERVAL;
-            made_of = Some(view.baton.clone());
+            made_of = shown;
         }
         if due && view.as_of.is_some() && !files.is_empty() {
             // Checks and commands take their time; everything else goes on meanwhile.

@@ -222,8 +222,8 @@ async fn make_file(led: &mut Led, baton: &Baton) -> Result<(), TurnError> {
     let (file, outcome) = made.await.map_err(TurnError::Task)?;
     led.file = Some(file);
     // One that failed may have written it.
-    led.unread |=
-        outcome.as_ref().is_ok_and(|outcome| *outcome == pgbaton_render::Outcome::Written) || outcome.is_err();
+    let untouched = outcome.as_ref().is_ok_and(|outcome| *outcome != pgbaton_render::Outcome::Written);
+    led.unread |= !untouched;
     outcome.map(|_| ()).map_err(TurnError::File)
 }
 
