@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pgbaton_store::{Op, Store, Txn};
+use pgbaton_store::Store;
+use pgbaton_store::conformance::put_once;
 use pgbaton_store_etcd::{EtcdStore, Options, Srv};
 use pgbaton_testkit::{Etcd, Launch, OsUser, PortLease, Process, TempDir, wait};
 
@@ -61,10 +62,6 @@ fn by_dns(srv: Srv) -> EtcdStore {
     EtcdStore::new(&Options { srv: Some(srv), ..Options::default() }).unwrap()
 }
 
-async fn put(store: &EtcdStore) {
-    store.txn(Txn::of(vec![Op::put("/a", "1")]), DEADLINE).await.unwrap();
-}
-
 async fn addresses(store: &EtcdStore) -> BTreeSet<String> {
     store.each().await.unwrap().into_iter().map(|(address, _)| address).collect()
 }
@@ -83,10 +80,10 @@ async fn dns_names_the_endpoints() {
     let dns = NameServer::start(&records).await;
     let first = by_dns(dns.srv(None));
     first.snapshot("/", DEADLINE).await.unwrap();
-    put(&first).await;
+    put_once(&first, "/a", "1", None).await;
     assert_eq!(addresses(&first).await, BTreeSet::from([clients]), "clients' records count before members'");
     let second = by_dns(dns.srv(Some("second")));
-    put(&second).await;
+    put_once(&second, "/b", "1", None).await;
     assert_eq!(addresses(&second).await, BTreeSet::from([etcd.endpoint(0)]), "a member tells its clients' port");
 }
 
@@ -121,7 +118,7 @@ async fn members_name_each_other() {
     etcd.kill(0);
     // Whoever reads is not told that an endpoint has gone.
     all.snapshot("/", DEADLINE).await.unwrap();
-    put(&all).await;
+    put_once(&all, "/a", "1", None).await;
     let error = only_one.snapshot("/", Duration::from_secs(1)).await.unwrap_err();
     assert!(!error.is_indeterminate(), "{error}");
     assert_eq!(addresses(&all).await, etcd.endpoints().into_iter().collect(), "who was there once is not forgotten");

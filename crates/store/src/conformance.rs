@@ -43,6 +43,31 @@ impl<S: Store> Harness for RealTime<S> {
     }
 }
 
+/// Puts a value exactly once and returns the revision of that change; `known` is the key's last change, none where it does not exist.
+///
+/// A store whose leader is lost meanwhile cannot always say what came of a change. Whoever is told so looks, and asks again only if
+/// nothing has come of it: the comparison makes a second change impossible.
+pub async fn put_once(store: &dyn Store, key: &str, value: &str, known: Option<Revision>) -> Revision {
+    let unchanged = known.map_or_else(|| Compare::absent(key), |revision| Compare::modified_at(key, revision));
+    loop {
+        let change = Txn::when(vec![unchanged.clone()], vec![Op::put(key, value)]);
+        let refused = match store.txn(change, DEADLINE).await {
+            Ok(done) if done.succeeded => return done.revision,
+            Ok(_) => true,
+            Err(error) if error.is_indeterminate() => false,
+            Err(error) => panic!("{key} is not put: {error:?}"),
+        };
+        let snapshot = store.snapshot(key, DEADLINE).await.expect("whoever may not know what came of it can look");
+        match snapshot.get(key) {
+            Some(found) if Some(found.mod_revision) != known => {
+                assert_eq!(found.value, value.as_bytes(), "nobody else writes {key}");
+                return found.mod_revision;
+            }
+            found => assert!(!refused, "{key} is as it was known, and a change of it is refused: {found:?}"),
+        }
+    }
+}
+
 /// Runs every check, one after the other.
 pub async fn all(harness: &dyn Harness) {
     let store = harness.store();
