@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use pgbaton_api::layout::{MemberRecord, POOLERS, PoolerRecord};
 use pgbaton_api::{Eligibility, Explain, ExplainedGuard, ExplainedLease, ExplainedStep, Guarantee, StepOutcome};
-use pgbaton_core::{Finding, Verdict};
-use pgbaton_types::Lsn;
+use pgbaton_core::{Finding, Observation, Verdict};
+use pgbaton_types::{BootTime, Epoch, Lsn, MemberName};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -75,16 +75,16 @@ pub(super) async fn explain(shared: &Shared) -> Answer {
     let store = store_node(shared).await;
     let newest = shared.now();
     let now = newest.as_ref();
-    let cluster = &now.observation.store.cluster;
     let time = clock::now();
+    let leader = leader(now, time);
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let explain = Explain {
         member: now.observation.me.to_string(),
         role: now.role.to_string(),
-        epoch: cluster.leader.as_ref().map(|leader| leader.epoch.0),
+        epoch: leader.as_ref().map(|(_, epoch)| epoch.0),
         paused: now.settings.paused,
         lease: ExplainedLease {
-            holder: cluster.leader.as_ref().map(|leader| leader.member.to_string()),
+            holder: leader.as_ref().map(|(member, _)| member.to_string()),
             remaining_ms: now.observation.lease.map(|lease| millis(lease.deadline.since(time))),
             guard: ExplainedGuard {
                 alive: now.guard.alive,
@@ -104,6 +104,16 @@ pub(super) async fn explain(shared: &Shared) -> Answer {
     let poolers = now.keys.iter().filter_map(|(key, pair)| Some((key.strip_prefix(POOLERS)?.to_owned(), pair)));
     let poolers = poolers.map(|(name, pair)| (name, serde_json::from_slice(&pair.value).unwrap_or_default())).collect();
     Answer::json(200, &Shown { explain, last_handover: now.last_handover.clone(), address, poolers, store })
+}
+
+/// Who holds the lease, as far as it is known here, and the epoch of that reign.
+fn leader(now: &Snapshot, time: BootTime) -> Option<(&MemberName, Epoch)> {
+    let Observation { store, lease, me, .. } = &*now.observation;
+    if store.as_of.is_some() {
+        return store.cluster.leader.as_ref().map(|leader| (&leader.member, leader.epoch));
+    }
+    // An agent that was started again goes on with its lease before it has read the store.
+    lease.filter(|lease| !time.reached(lease.deadline)).map(|lease| (me, lease.epoch))
 }
 
 fn guarantee(text: &str) -> Guarantee {

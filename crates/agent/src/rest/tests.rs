@@ -401,6 +401,29 @@ async fn explain_names_the_next_leader_and_the_reasons() {
 }
 
 #[tokio::test]
+async fn explain_names_the_holder_before_the_store_has_been_read_as_well() {
+    let member = Member::start().await;
+    let holder = async || {
+        let explained: Value = serde_json::from_slice(&member.call("GET", "/explain", None).await.body).unwrap();
+        (explained["lease"]["holder"].clone(), explained["epoch"].clone())
+    };
+    member.change(lead);
+    let unread = |snapshot: &mut Snapshot| {
+        let mut observation = Observation::clone(&snapshot.observation);
+        observation.store = StoreView::default();
+        snapshot.observation = Arc::new(observation);
+    };
+    member.change(unread);
+    assert_eq!(holder().await, (json!("a"), json!(5)));
+    member.change(|snapshot| {
+        let mut observation = Observation::clone(&snapshot.observation);
+        observation.lease = None;
+        snapshot.observation = Arc::new(observation);
+    });
+    assert_eq!(holder().await, (Value::Null, Value::Null));
+}
+
+#[tokio::test]
 async fn members_ask_each_other() {
     let member = Member::start().await;
     let request = json!({"scope": "demo", "candidate": "a", "holder": "b", "epoch": 5});
