@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgbaton_store::{Compare, Op, OpResponse, Refusal, Renewal, Store as _, Txn};
+use pgbaton_store::{Compare, LeaseId, Op, OpResponse, Refusal, Renewal, Store as _, Txn};
 use pgbaton_store_etcd::{EtcdStore, Options};
 use pgbaton_types::Revision;
 
@@ -18,6 +18,8 @@ pub(crate) struct Etcd {
     heartbeat: Duration,
     publisher: String,
     within: Duration,
+    /// What the heartbeat hangs on, or is to hang on.
+    lease: Option<LeaseId>,
     /// The heartbeat that is there by this publisher.
     session: Option<Renewal>,
 }
@@ -37,6 +39,7 @@ impl Etcd {
             heartbeat,
             publisher: publisher.to_owned(),
             within,
+            lease: None,
             session: None,
         })
     }
@@ -67,21 +70,38 @@ impl Etcd {
     pub(crate) async fn beat(&mut self) -> Result<(), TargetError> {
         if let Some(session) = self.session.clone() {
             match self.store.keep_session(session, self.within).await {
-                Err(error) if error.refusal().is_some() => self.session = None,
+                Err(error) if error.refusal().is_some() => (self.session, self.lease) = (None, None),
                 kept => return kept.map_err(TargetError::Etcd),
             }
         }
-        let lease = self.store.lease_grant(self.heartbeat, self.within).await.map_err(TargetError::Etcd)?;
+        let lease = match self.lease {
+            Some(lease) => lease,
+            None => self.store.lease_grant(self.heartbeat, self.within).await.map_err(TargetError::Etcd)?.id,
+        };
+        // Known before it is used: what this is not told of may have been done.
+        self.lease = Some(lease);
         let key = &self.heartbeat_key;
-        let put = Op::put_leased(key, self.publisher.as_bytes(), lease.id);
-        let made = self.store.txn(Txn::when(vec![Compare::absent(key)], vec![put]), self.within).await;
-        let made = made.map_err(TargetError::Etcd)?;
-        if !made.succeeded {
-            self.end(lease.id).await;
-            return Err(TargetError::NameTaken { at: key.clone() });
-        }
-        let epoch_create_revision = made.revision;
-        self.session = Some(Renewal { lease: lease.id, leader_key: key.clone(), epoch_create_revision });
+        let put = Op::put_leased(key, self.publisher.as_bytes(), lease);
+        let make = Txn { failure: vec![Op::get(key)], ..Txn::when(vec![Compare::absent(key)], vec![put]) };
+        let mut made = match self.store.txn(make, self.within).await {
+            Ok(made) => made,
+            Err(error) => {
+                if error.refusal().is_some() {
+                    self.lease = None;
+                }
+                return Err(TargetError::Etcd(error));
+            }
+        };
+        let epoch_create_revision = match made.responses.pop() {
+            _ if made.succeeded => made.revision,
+            Some(OpResponse::Got(Some(own))) if own.lease == Some(lease) => own.create_revision,
+            _ => {
+                self.end(lease).await;
+                self.lease = None;
+                return Err(TargetError::NameTaken { at: self.heartbeat_key.clone() });
+            }
+        };
+        self.session = Some(Renewal { lease, leader_key: self.heartbeat_key.clone(), epoch_create_revision });
         Ok(())
     }
 
@@ -90,18 +110,54 @@ impl Etcd {
     }
 
     pub(crate) async fn close(self) {
-        if let Some(session) = &self.session {
-            self.end(session.lease).await;
+        if let Some(lease) = self.lease {
+            self.end(lease).await;
         }
     }
 
     /// Ends a lease; otherwise it runs out by itself.
-    async fn end(&self, lease: pgbaton_store::LeaseId) {
+    async fn end(&self, lease: LeaseId) {
         match self.store.lease_revoke(lease, self.within).await {
             Err(error) if !matches!(error.refusal(), Some(Refusal::LeaseNotFound(_))) => {
                 tracing::debug!(%error, "a heartbeat ends by itself");
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing here takes so long.
+    const WITHIN: Duration = Duration::from_secs(20);
+    const BEAT: &str = "/record/publishers/me";
+
+    #[tokio::test]
+    async fn a_heartbeat_of_whose_making_nothing_was_heard_is_its_makers() {
+        let server = pgbaton_testkit::Etcd::start(1).unwrap();
+        let options = Options { endpoints: server.endpoints(), ..Options::default() };
+        let other = EtcdStore::new(&options).unwrap();
+        let there = async || other.snapshot(BEAT, WITHIN).await.unwrap().get(BEAT).is_some();
+        let publisher = || Etcd::new(&options, "/record", "me", Duration::from_secs(60), WITHIN).unwrap();
+
+        let mut unheard = publisher();
+        let lease = other.lease_grant(Duration::from_secs(60), WITHIN).await.unwrap().id;
+        other.txn(Txn::of(vec![Op::put_leased(BEAT, "me", lease)]), WITHIN).await.unwrap();
+        unheard.lease = Some(lease);
+        let taken = publisher().beat().await.unwrap_err();
+        assert!(matches!(taken, TargetError::NameTaken { .. }), "{taken:?}");
+        unheard.beat().await.unwrap();
+        unheard.beat().await.unwrap();
+        unheard.close().await;
+        assert!(!there().await, "it goes with an orderly end");
+
+        // One that has run out before it was used.
+        let mut late = publisher();
+        late.lease = Some(lease);
+        late.beat().await.unwrap_err();
+        late.beat().await.unwrap();
+        assert!(there().await);
     }
 }

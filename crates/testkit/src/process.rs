@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use pgbaton_sys::child::{ChildSetup, Credentials};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::user::OsUser;
@@ -133,9 +133,17 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. Of [`Signal::STOP`] it returns when all threads stand still: until then they may answer.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        signal_process(self.pid(), signal)
+        let pid = self.pid();
+        signal_process(pid, signal)?;
+        if signal == Signal::STOP {
+            // One that ends instead is not waited for, and its end is left to be found.
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(pid), options)
+                .map_err(|source| ProcessError::Signal { pid: pid.as_raw_nonzero().get(), source: source.into() })?;
+        }
+        Ok(())
     }
 
     /// Waits until it has ended by itself.

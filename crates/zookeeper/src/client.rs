@@ -190,9 +190,10 @@ impl Client {
         self.ask("ping", "", Operation::Ping, |request| request, within).await.map(drop)
     }
 
-    /// Ends the session, and with it its ephemeral nodes. Without a connection it ends by itself.
+    /// Ends the session, and with it its ephemeral nodes. Without a server to be told it ends by itself.
     pub async fn close(mut self, within: Duration) {
-        if self.connection.is_some() {
+        // A request that was given up has cost the connection, not the session.
+        if self.session.id != 0 {
             // Whether it was heard or not, the session ends.
             let _ = self.ask("end", "", Operation::CloseSession, |request| request, within).await;
         }

@@ -69,6 +69,17 @@ async fn an_ephemeral_node_goes_with_its_session() {
     client.close(WITHIN).await;
     assert_eq!(watcher.get("/one", WITHIN).await.unwrap(), None, "it goes with the end of its session");
 
+    // In the middle of a request, which takes its connection with it.
+    let mut client = Client::new(options(&server, Duration::from_secs(20)));
+    client.create("/one", b"", kind, Acl::Open, WITHIN).await.unwrap();
+    tokio::select! {
+        biased;
+        answer = client.get("/one", WITHIN) => panic!("faster than it was given up: {answer:?}"),
+        () = std::future::ready(()) => {}
+    }
+    client.close(WITHIN).await;
+    assert_eq!(watcher.get("/one", WITHIN).await.unwrap(), None, "it goes with the end of its session");
+
     let mut silent = Client::new(options(&server, Duration::from_millis(500)));
     silent.create("/two", b"", kind, Acl::Open, WITHIN).await.unwrap();
     loop {
