@@ -82,8 +82,8 @@ impl Etcd {
         self.lease = Some(lease);
         let key = &self.heartbeat_key;
         let put = Op::put_leased(key, self.publisher.as_bytes(), lease);
-        let make = Txn { failure: vec![Op::get(key)], ..Txn::when(vec![Compare::absent(key)], vec![put]) };
-        let mut made = match self.store.txn(make, self.within).await {
+        let first = Txn { failure: vec![Op::get(key)], ..Txn::when(vec![Compare::absent(key)], vec![put]) };
+        let mut made = match self.store.txn(first, self.within).await {
             Ok(made) => made,
             Err(error) => {
                 if error.refusal().is_some() {
