@@ -28,6 +28,10 @@ const DECLINED: &[u8] = b"N";
 /// The longest first answer of a server that is kept: a client waits for it before it says more.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
+/// What a server says first when it lets a client in, with the parameters that it reports: 420 bytes and more with PostgreSQL 15. It is read at
+/// once, so that the client is not woken for the beginning alone.
+const ANSWER_BYTES: usize = 1 << 10;
+
 /// A session that can begin.
 pub(crate) struct Established {
     pub(crate) client: TcpStream,
@@ -239,10 +243,10 @@ async fn try_server(worker: &Worker, wanted: &Wanted, bound: &Bound) -> io::Resu
 async fn begin(worker: &Worker, wanted: &Wanted, mut server: TcpStream) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
     let within = worker.settings().connect_within;
     server.write_all(&wanted.packet).await?;
-    let mut said = Vec::new();
     if wanted.kind == Kind::Tls {
-        return Ok(Some((server, said)));
+        return Ok(Some((server, Vec::new())));
     }
+    let mut said = Vec::with_capacity(ANSWER_BYTES);
     loop {
         let read = timeout(within, server.read_buf(&mut said)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if read == 0 && said.is_empty() {

@@ -20,6 +20,26 @@ pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Clock ticks of a second in `/proc/PID/stat`: 100 on every Linux (`USER_HZ`, time(7)).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// User and system time of all processes so far, in seconds, in steps of 10 ms.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn processor_seconds(processes: &[i32]) -> Outcome<f64> {
+    let mut ticks = 0.0;
+    for pid in processes {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat.rsplit_once(')').ok_or("a stat line without a name")?;
+        // utime and stime are fields 14 and 15; the name in parentheses is field 2 (proc(5)).
+        for field in rest.split_whitespace().skip(11).take(2) {
+            ticks += field.parse::<f64>()?;
+        }
+    }
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
 /// How a bench ends; a failure is told.
 pub fn end(outcome: Outcome) -> ExitCode {
     match outcome {

@@ -4,12 +4,11 @@
 use std::fs;
 use std::time::Duration;
 
+use pgbaton_testkit::figures::processor_seconds;
+
 use crate::Outcome;
 use crate::cluster::Cluster;
 use crate::events::{Event, Sample};
-
-/// Clock ticks of a second in `/proc/PID/stat`: 100 on every Linux (`USER_HZ`, time(7)).
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Lets the cluster run for `time`, then measures over the same time.
 pub(crate) fn measure(cluster: &mut Cluster<'_>, time: Duration) -> Outcome<Vec<Sample>> {
@@ -17,7 +16,7 @@ pub(crate) fn measure(cluster: &mut Cluster<'_>, time: Duration) -> Outcome<Vec<
     std::thread::sleep(time);
     let mut before = Vec::new();
     for index in 0..cluster.size() {
-        before.push(ticks(&cluster.agent_processes(index)?)?);
+        before.push(processor_seconds(&cluster.agent_processes(index)?)?);
     }
     // waits: processor time is measured over a stretch of time.
     std::thread::sleep(time);
@@ -26,26 +25,12 @@ pub(crate) fn measure(cluster: &mut Cluster<'_>, time: Duration) -> Outcome<Vec<
     for (index, before) in before.into_iter().enumerate() {
         let processes = cluster.agent_processes(index)?;
         // A process that ended meanwhile takes its ticks with it.
-        let percent = (ticks(&processes)? - before).max(0.0) / TICKS_PER_SECOND / time.as_secs_f64().max(1.0) * 100.0;
+        let percent = (processor_seconds(&processes)? - before).max(0.0) / time.as_secs_f64().max(1.0) * 100.0;
         samples.push(sample("KiB PSS", kibibytes(&processes, "Pss:")?));
         samples.push(sample("KiB RSS", kibibytes(&processes, "Rss:")?));
         samples.push(sample("% CPU", percent));
     }
     Ok(samples)
-}
-
-/// User and system time of all processes so far.
-fn ticks(processes: &[i32]) -> Outcome<f64> {
-    let mut sum = 0.0;
-    for pid in processes {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, rest) = stat.rsplit_once(')').ok_or("a stat line without a name")?;
-        // utime and stime are fields 14 and 15; the name in parentheses is field 2 (proc(5)).
-        let values: Vec<f64> =
-            rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-        sum += values.iter().sum::<f64>();
-    }
-    Ok(sum)
 }
 
 /// The sum of one line of `smaps_rollup` over all processes.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pgbaton_testkit::cluster::Cluster;
+use pgbaton_testkit::figures::processor_seconds;
 use pgbaton_testkit::process::{Launch, Process};
 use pgbaton_testkit::router::Router;
 use pgbaton_testkit::{OsUser, PortLease, TempDir, postgres, wait};
@@ -94,6 +95,16 @@ impl Balancer {
         let balancer = Self { at, bin_dir: postgres::bin_dir()?, way };
         wait::until("a way to the server", LIMIT, || crate::load::ask(&balancer).map_err(|error| error.to_string()))?;
         Ok(balancer)
+    }
+
+    /// User and system time of its process so far, in seconds; none where there is none.
+    pub(crate) fn processor_seconds(&mut self) -> Outcome<Option<f64>> {
+        let process = match &mut self.way {
+            Way::Direct => return Ok(None),
+            Way::Haproxy(haproxy) => &haproxy.process,
+            Way::Router(router) => router.process(),
+        };
+        Ok(Some(processor_seconds(&[process.pid().as_raw_nonzero().get()])?))
     }
 
     /// What it has said, for the error when it does not work.

@@ -1,5 +1,6 @@
 //! pgbench.
 
+use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,6 +17,8 @@ pub(crate) struct Load {
     pub(crate) per_second: f64,
     /// Milliseconds.
     pub(crate) p99: f64,
+    /// Processor time that what is in between has taken for a transaction, in microseconds; none where there is nothing.
+    pub(crate) own_micros: Option<f64>,
 }
 
 /// Fills the server's tables.
@@ -42,6 +45,7 @@ pub(crate) fn connect(balancer: &mut Balancer, clients: usize, time: Duration) -
 fn pgbench(balancer: &mut Balancer, clients: usize, time: Duration, more: &[&str]) -> Outcome<Load> {
     let directory = tempfile::tempdir()?;
     let prefix = directory.path().join("latency");
+    let before = balancer.processor_seconds()?;
     let text = run(client(&balancer.bin_dir, "pgbench", balancer.at)
         .args(["--select-only", "--no-vacuum", "--jobs=2", "--log"])
         .arg(format!("--log-prefix={}", prefix.display()))
@@ -49,8 +53,14 @@ fn pgbench(balancer: &mut Balancer, clients: usize, time: Duration, more: &[&str
         .arg(format!("--time={}", time.as_secs()))
         .args(more))
     .map_err(|error| format!("{error}; what is in between has said: {}", balancer.words()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("tps = ")).ok_or("pgbench says no tps")?;
-    let per_second = line.split(' ').next().unwrap_or_default().parse()?;
+    let used = balancer.processor_seconds()?.zip(before).map(|(after, before)| after - before);
+    let number = |name: &str| {
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name} of pgbench's"))?;
+        Ok::<f64, Box<dyn Error + Send + Sync>>(line.split([' ', '/']).next().unwrap_or_default().parse()?)
+    };
+    let per_second = number("tps = ")?;
+    let transactions = number("number of transactions actually processed: ")?;
     let mut micros: Vec<u64> = Vec::new();
     for file in fs::read_dir(directory.path())? {
         // client, transaction, latency in microseconds, ... (pgbench, "Per-Transaction Logging").
@@ -60,7 +70,8 @@ fn pgbench(balancer: &mut Balancer, clients: usize, time: Duration, more: &[&str
     micros.sort_unstable();
     let at = (micros.len() * 99 / 100).min(micros.len().saturating_sub(1));
     let p99 = Duration::from_micros(*micros.get(at).ok_or("pgbench has logged nothing")?);
-    Ok(Load { per_second, p99: p99.as_secs_f64() * 1000.0 })
+    let own_micros = used.map(|seconds| seconds / transactions * 1e6);
+    Ok(Load { per_second, p99: p99.as_secs_f64() * 1000.0, own_micros })
 }
 
 fn client(bin_dir: &Path, program: &str, at: SocketAddr) -> Command {

@@ -54,6 +54,9 @@ struct Options {
     pgbaton: PathBuf,
 }
 
+/// A load of so many clients, for so long.
+type LoadFn = fn(&mut Balancer, usize, Duration) -> Outcome<load::Load>;
+
 fn main() -> ExitCode {
     end(measure(&Options::parse()))
 }
@@ -86,15 +89,14 @@ fn measure(options: &Options) -> Outcome {
             ways.reverse();
         }
         for (kind, balancer) in &mut ways {
-            if wanted(Measure::Select) {
-                let load = load::select(balancer, options.clients, time)?;
-                add(round, *kind, Measure::Select, "/s", load.per_second);
-                add(round, *kind, Measure::Select, "ms p99", load.p99);
-            }
-            if wanted(Measure::Connect) {
-                let load = load::connect(balancer, options.clients, time)?;
-                add(round, *kind, Measure::Connect, "/s", load.per_second);
-                add(round, *kind, Measure::Connect, "ms p99", load.p99);
+            let loads: [(Measure, LoadFn); 2] = [(Measure::Select, load::select), (Measure::Connect, load::connect)];
+            for (measure, run) in loads.into_iter().filter(|(measure, _)| wanted(*measure)) {
+                let load = run(balancer, options.clients, time)?;
+                add(round, *kind, measure, "/s", load.per_second);
+                add(round, *kind, measure, "ms p99", load.p99);
+                if let Some(own) = load.own_micros {
+                    add(round, *kind, measure, "us CPU", own);
+                }
             }
         }
     }

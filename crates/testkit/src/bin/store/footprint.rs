@@ -7,9 +7,6 @@ use crate::Outcome;
 use crate::client::Client;
 use crate::voters::Voters;
 
-/// Clock ticks of a second in `/proc/PID/stat`: 100 on every Linux (`USER_HZ`, time(7)).
-pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
-
 /// How long a cluster uses the store before its memory is looked at.
 const USE_TIME: Duration = Duration::from_secs(10);
 
@@ -43,20 +40,6 @@ pub(crate) async fn memory(voters: &Voters) -> Outcome<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no line Pss")?;
         let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
         sum += kibibytes / 1024.0;
-    }
-    Ok(sum)
-}
-
-/// User and system time of all processes so far, in ticks.
-pub(crate) fn ticks(processes: &[i32]) -> Outcome<f64> {
-    let mut sum = 0.0;
-    for pid in processes {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, rest) = stat.rsplit_once(')').ok_or("a stat line without a name")?;
-        // utime and stime are fields 14 and 15; the name in parentheses is field 2 (proc(5)).
-        for field in rest.split_whitespace().skip(11).take(2) {
-            sum += field.parse::<f64>()?;
-        }
     }
     Ok(sum)
 }

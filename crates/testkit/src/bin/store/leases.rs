@@ -8,13 +8,13 @@ use pgbaton_etcd_proto::etcdserverpb::{
     Compare, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
     request_op,
 };
+use pgbaton_testkit::figures::processor_seconds;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::footprint;
 use crate::voters::Voters;
 
 /// How many clusters share a connection here: with one each, the client would cost more than the store.
@@ -50,16 +50,16 @@ pub(crate) async fn run(voters: &Voters, clusters: usize, time: Duration) -> Out
     }
     // waits: let the load settle before it is measured over a stretch of time
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = footprint::ticks(&voters.processes())?;
+    let before = processor_seconds(&voters.processes())?;
     // waits: processor time is measured over a stretch of time
     tokio::time::sleep(time).await;
-    let used = footprint::ticks(&voters.processes())? - before;
+    let used = processor_seconds(&voters.processes())? - before;
     if let Some(ended) = tasks.try_join_next() {
         ended??;
         return Err("a client ended by itself".into());
     }
     tasks.shutdown().await;
-    Ok(used / footprint::TICKS_PER_SECOND / time.as_secs_f64() * 100.0)
+    Ok(used / time.as_secs_f64() * 100.0)
 }
 
 fn key(cluster: usize) -> String {
