@@ -263,7 +263,7 @@ fn missing_rights_are_named_with_what_to_do() {
 #[test]
 fn scripts_run_in_order_and_a_slow_one_holds_nobody_up() {
     let directory = TempDir::new("address", &pgbaton_testkit::OsUser::for_servers().unwrap()).unwrap();
-    let log = directory.path().join("log");
+    let (log, gate) = (directory.path().join("log"), directory.path().join("gate"));
     let script = |tag: &str| {
         Some(
             ["sh", "-c", "echo \"$@\" >> \"$0\""]
@@ -278,22 +278,28 @@ fn scripts_run_in_order_and_a_slow_one_holds_nobody_up() {
     settings.state_file = Some(directory.path().join("state"));
     settings.scripts = Scripts {
         notify: script("notify"),
-        notify_master: Some(["sleep", "60"].map(str::to_owned).into()),
+        // It ends when it may, and fails: the next ones are run all the same.
+        notify_master: Some(
+            ["sh", "-c", "until test -e \"$0\"; do sleep 0.1; done; exit 1", &gate.display().to_string()]
+                .map(str::to_owned)
+                .into(),
+        ),
         notify_backup: script("backup"),
         notify_stop: script("stop"),
         up: script("up"),
         down: script("down"),
         extra: Some("x".to_owned()),
         priority: 100,
-        within: Duration::from_secs(1),
+        within: LIMIT,
         ..Scripts::default()
     };
     let keeper = Keeper::start(settings).unwrap();
     assert!(released(&keeper));
     keeper.hold(EPOCH, clock::now() + Duration::from_secs(60));
-    // Long before the script that does not end is killed.
+    // While the script goes on.
     wait_status(&keeper, "the address", |status| status.held == Some(EPOCH));
     assert!(released(&keeper));
+    std::fs::write(&gate, "").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     assert!(runtime.block_on(keeper.finish().within(LIMIT)));
     let lines = std::fs::read_to_string(&log).unwrap();

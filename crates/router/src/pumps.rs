@@ -229,6 +229,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::thread;
 
+    use rustix::event::{PollFd, PollFlags, poll};
     use tokio::runtime::{Builder, LocalOptions};
     use tokio::sync::oneshot;
 
@@ -419,6 +420,12 @@ mod tests {
             outer.server.write_all(b"down").unwrap();
             let mut all = pumps.all.borrow_mut();
             let key = all.sessions.iter().next().unwrap().0;
+            let pump = &all.sessions[key].pump;
+            for stream in [&pump.client.stream, &pump.server.stream] {
+                // What was written is not there at once on every machine.
+                let within = PATIENCE.try_into().unwrap();
+                assert_eq!(poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&within)).unwrap(), 1);
+            }
             all.is_due(key);
             all.is_due(key);
             assert_eq!(all.due, [key]);

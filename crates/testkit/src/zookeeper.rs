@@ -15,6 +15,8 @@ const JAVA: &str = "/usr/bin/java";
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 /// The length of the server's tick in milliseconds: sessions may be as short as two of them.
 const TICK_MS: u32 = 250;
+/// The longest session in milliseconds. Without a word on it, 20 ticks are: less than a restart takes on a slow machine.
+const SESSION_MAX_MS: u32 = 60_000;
 
 /// Why a `ZooKeeper` cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,7 @@ impl ZooKeeper {
         let port = PortLease::hold()?;
         let data = directory.subdir("data", &user)?;
         let config = format!(
-            "tickTime={TICK_MS}\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPortAddress=127.0.0.1\nclientPort={}\nadmin.enableServer=false\n",
+            "tickTime={TICK_MS}\nmaxSessionTimeout={SESSION_MAX_MS}\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPortAddress=127.0.0.1\nclientPort={}\nadmin.enableServer=false\n",
             data.display(),
             port.port()
         );

@@ -59,10 +59,10 @@ async fn nodes_are_made_read_and_changed_by_their_version() {
 async fn an_ephemeral_node_goes_with_its_session() {
     let server = ZooKeeper::started().unwrap();
     let mut watcher = ready(&server, options(&server, Duration::from_secs(5))).await;
-    let mut client = Client::new(options(&server, Duration::from_millis(500)));
+    let mut client = Client::new(options(&server, Duration::from_secs(5)));
     let kind = Lifetime::Ephemeral;
     client.create("/one", b"", kind, Acl::Open, WITHIN).await.unwrap();
-    assert_eq!(client.session_time(), Duration::from_millis(500));
+    assert_eq!(client.session_time(), Duration::from_secs(5));
     assert!(client.get("/one", WITHIN).await.unwrap().unwrap().own);
     assert!(!watcher.get("/one", WITHIN).await.unwrap().unwrap().own);
     assert_eq!(code(client.create("/one/below", b"", kind, Acl::Open, WITHIN).await), Code::NoChildrenForEphemerals);
@@ -98,7 +98,8 @@ async fn an_ephemeral_node_goes_with_its_session() {
 #[tokio::test]
 async fn a_session_goes_on_over_a_restart_and_a_server_that_is_away_is_named() {
     let mut server = ZooKeeper::started().unwrap();
-    let mut client = ready(&server, options(&server, Duration::from_secs(5))).await;
+    // Longer than a restart takes, on a slow machine too.
+    let mut client = ready(&server, options(&server, Duration::from_secs(60))).await;
     client.create("/one", b"", Lifetime::Ephemeral, Acl::Open, WITHIN).await.unwrap();
     server.signal(Signal::STOP).unwrap();
     let error = client.ping(Duration::from_millis(200)).await.unwrap_err();

@@ -1,8 +1,9 @@
 //! The guard's test double for `pgbaton`: the same executable is the guard and a scripted agent.
 //!
 //! `guard-test-agent become DIR` becomes the guard of an agent that does what it is told, one line at a time, over the
-//! socket `DIR/agent.sock`. `DIR/exit` makes it exit with the code written there instead; `DIR/stubborn` makes it ignore
-//! SIGTERM; `DIR/last-resort` makes it kill what is left of the server once its guard is gone.
+//! socket `DIR/agent.sock`. `DIR/exit` makes it exit with the code written there instead; `DIR/stubborn` makes it
+//! ignore SIGTERM; `DIR/last-resort` makes it kill what is left of the server once its guard is gone; `DIR/impatient`
+//! makes the guard wait only shortly for its end.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -23,8 +24,11 @@ use pgbaton_sys::timer::wait_readable;
 
 type AnyError = Box<dyn std::error::Error>;
 
-/// How long the agent may take to end in these tests.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the agent may take to end in these tests: a shutdown with its checkpoint takes its time on a slow disk.
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// The same where the end does not come, and the test waits for what the guard does then.
+const SHORT_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where Debian installs the server that the tests run.
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin/postgres";
@@ -36,7 +40,9 @@ fn main() -> Result<ExitCode, AnyError> {
         Some("become") => Err(become_guard(&[name.clone(), "guard".into(), directory.clone()]).into()),
         Some("guard") => {
             let arguments = vec![name.clone(), "agent".into(), directory.clone()];
-            let options = Options { program: std::env::current_exe()?, arguments, stop_timeout: STOP_TIMEOUT };
+            let impatient = Path::new(directory).join("impatient").exists();
+            let stop_timeout = if impatient { SHORT_STOP_TIMEOUT } else { STOP_TIMEOUT };
+            let options = Options { program: std::env::current_exe()?, arguments, stop_timeout };
             Ok(run(&options)?.into())
         }
         Some("agent") => agent(Path::new(directory)),

@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::time::Duration;
 
 use crate::deaths::begin_committing;
-use crate::host::{Host, K, Pids, SECOND, await_that, send};
+use crate::host::{Host, K, Pids, SECOND, await_that, send, send_if_there};
 use crate::writer::Writer;
 use pgbaton_sys::Signal;
 use pgbaton_sys::child::Credentials;
@@ -26,6 +26,8 @@ fn shorten(host: &Host) -> u64 {
 fn begin_under_short_lease(host: &Host) -> (Writer, Pids, u64) {
     host.start_primary(1, 50 * SECOND);
     let writer = Writer::begin(host);
+    // So that something was written under any lease, however slow the machine is.
+    writer.await_commit();
     let pids = host.pids();
     (writer, pids, shorten(host))
 }
@@ -49,7 +51,7 @@ fn a_frozen_agent_does_not_keep_the_server() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.agent, Signal::STOP);
-    writer.await_commit();
+    writer.await_commit_or_end();
     host.await_no_server();
     send(before.agent, Signal::CONT);
     host.await_empty();
@@ -92,7 +94,7 @@ fn a_frozen_inner_guard_is_replaced_at_the_deadline() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.inner, Signal::STOP);
-    writer.await_commit();
+    writer.await_commit_or_end();
     let after = host.next_pids(before);
     assert_ne!(after.inner, before.inner);
     assert_eq!((after.outer, after.postmaster), (before.outer, 0));
@@ -105,7 +107,7 @@ fn an_inner_guard_and_an_agent_frozen_together_do_not_keep_the_server() {
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.agent, Signal::STOP);
     send(before.inner, Signal::STOP);
-    writer.await_commit();
+    writer.await_commit_or_end();
     host.next_pids(before);
     judge(&host, writer, deadline);
 }
@@ -115,7 +117,7 @@ fn a_frozen_outer_guard_changes_nothing() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.outer, Signal::STOP);
-    writer.await_commit();
+    writer.await_commit_or_end();
     host.await_no_server();
     send(before.outer, Signal::CONT);
     assert_eq!(host.pids().inner, before.inner);
@@ -131,8 +133,9 @@ fn a_server_busy_in_long_queries_is_killed() {
         std::thread::spawn(move || client.batch_execute(query).is_err())
     });
     let writer = Writer::begin(&host);
-    let deadline = shorten(&host);
     writer.await_commit();
+    let deadline = shorten(&host);
+    writer.await_commit_or_end();
     judge(&host, writer, deadline);
     assert!(queries.map(|query| query.join().unwrap()).iter().all(|failed| *failed));
 }
@@ -162,14 +165,17 @@ fn stopped_backends_are_killed() {
     let host = Host::begin();
     host.start_primary(1, 50 * SECOND);
     let writer = Writer::begin(&host);
+    // Afterwards it has prepared its statement, and bears the loss of its server.
+    writer.await_commit();
     let mut stopped = host.connect().unwrap();
     let pid: i32 = stopped.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
     send(pid, Signal::STOP);
     let postmaster = host.pids().postmaster;
     for pid in with_working_directory(&host.data()).unwrap() {
-        let stat = pgbaton_sys::proctree::stat(pid).unwrap().unwrap();
+        // A process of the server may end between these looks at it.
+        let Some(stat) = pgbaton_sys::proctree::stat(pid).unwrap() else { continue };
         if stat.parent == postmaster && pid.as_raw_nonzero().get() % 2 == 0 {
-            send(pid.as_raw_nonzero().get(), Signal::STOP);
+            send_if_there(pid, Signal::STOP);
         }
     }
     // The writer's backend may be among the stopped; then it has nothing to say but that it is gone.
@@ -186,8 +192,9 @@ fn two_hundred_and_fifty_backends_are_killed() {
     host.start_primary(1, 50 * SECOND);
     let sessions: Vec<_> = (0..250).map(|_| host.connect().unwrap()).collect();
     let writer = Writer::begin(&host);
-    let deadline = shorten(&host);
     writer.await_commit();
+    let deadline = shorten(&host);
+    writer.await_commit_or_end();
     judge(&host, writer, deadline);
     assert!(sessions.into_iter().all(|mut session| session.simple_query("select 1").is_err()));
 }
@@ -228,13 +235,18 @@ fn a_delegated_cgroup_is_used_and_its_lack_is_told() {
         }
         None => Host::begin(),
     };
-    let (writer, before, deadline) = begin_under_short_lease(&host);
+    host.start_primary(1, 50 * SECOND);
+    let writer = Writer::begin(&host);
+    writer.await_commit();
+    let before = host.pids();
     let status = host.must("status");
     assert!(status.contains(&format!("cgroup: {}", delegated.is_some())), "{status}");
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", before.postmaster)).unwrap();
     let leaf = format!("/pgbaton-{}\n", before.outer);
     assert_eq!(cgroup.contains(&leaf), delegated.is_some(), "{cgroup}");
-    writer.await_commit();
+    // Only now, since a server that is gone cannot be looked at.
+    let deadline = shorten(&host);
+    writer.await_commit_or_end();
     judge(&host, writer, deadline);
     assert!(!host.log().contains("cannot kill by cgroup"), "{}", host.log());
     assert_eq!(host.end(), Some(0));

@@ -76,7 +76,7 @@ fn sigterm_ends_the_server_in_an_orderly_way() {
 
 #[test]
 fn an_agent_that_does_not_end_is_killed_with_everything() {
-    let mut host = Host::begin_with(&[("stubborn", "")]);
+    let mut host = Host::begin_with(&[("stubborn", ""), ("impatient", "")]);
     host.start_primary(1, 50 * SECOND);
     let pids = host.pids();
     assert_eq!(host.end(), Some(1), "{}", host.log());
@@ -86,7 +86,7 @@ fn an_agent_that_does_not_end_is_killed_with_everything() {
 
 #[test]
 fn a_frozen_inner_guard_does_not_stop_the_end() {
-    let mut host = Host::begin();
+    let mut host = Host::begin_with(&[("impatient", "")]);
     host.start_primary(1, 50 * SECOND);
     let pids = host.pids();
     send(pids.inner, Signal::STOP);

@@ -54,6 +54,17 @@ impl Writer {
         await_that("a commit", || self.acknowledged(), |now| *now > before + 1);
     }
 
+    /// Like [`Self::await_commit`], but under a lease that ends soon: on a slow machine it may end before the commits,
+    /// and the server goes away with it.
+    pub(crate) fn await_commit_or_end(&self) {
+        let before = self.acknowledged();
+        await_that(
+            "a commit or the writer's end",
+            || (self.acknowledged(), self.running()),
+            |(now, running)| *now > before + 1 || !*running,
+        );
+    }
+
     pub(crate) fn running(&self) -> bool {
         !self.thread.is_finished()
     }

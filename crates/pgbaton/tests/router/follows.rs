@@ -2,7 +2,7 @@
 
 use super::*;
 
-use pgbaton_testkit::cluster::Part;
+use pgbaton_testkit::cluster::{Options, Part};
 use rustix::process::Signal;
 
 #[test]
@@ -90,7 +90,11 @@ fn who_comes_while_there_is_no_primary_waits_and_is_served_by_the_next_one() {
 
 #[test]
 fn all_sessions_end_when_the_store_cannot_be_asked_for_the_time_of_the_lease() {
-    let (cluster, mut router) = routed("  lease: 3\n  hold_within: 1\n", "");
+    // The router's time is over long before the cluster's lease, after which the server's end would end the sessions.
+    let mut cluster = prepared(Options { ttl: 12.0, retry_timeout: 4.0, ..options() });
+    cluster.start_all().unwrap();
+    cluster.wait_healthy(LIMIT).unwrap();
+    let mut router = before(&cluster, "  lease: 3\n  hold_within: 1\n", "");
     let (mut writes, mut reads) = (session(router.writes()).unwrap(), session(router.reads()).unwrap());
     // The router alone is cut off: its view is what it was.
     for member in 0..cluster.size() {

@@ -23,13 +23,19 @@ const STORE: StoreKind = StoreKind::Embedded;
 /// A router in front of a cluster that is healthy, and that it has seen.
 fn routed(settings: &str, reading: &str) -> (Cluster, Router) {
     let cluster = healthy();
-    let router = Router::start(env!("CARGO_BIN_EXE_pgbaton").as_ref(), &cluster, settings, reading).unwrap();
+    let router = before(&cluster, settings, reading);
+    (cluster, router)
+}
+
+/// A router in front of a cluster that it has seen.
+fn before(cluster: &Cluster, settings: &str, reading: &str) -> Router {
+    let router = Router::start(env!("CARGO_BIN_EXE_pgbaton").as_ref(), cluster, settings, reading).unwrap();
     wait::until("the router to know a primary", LIMIT, || {
         let page = page(&router, "/status")?;
         if page["baton"]["primary"].is_null() { Err(page.to_string()) } else { Ok(()) }
     })
     .unwrap();
-    (cluster, router)
+    router
 }
 
 /// A page of the router, as JSON.

@@ -7,7 +7,7 @@ use pgbaton_postgres::{
 };
 use pgbaton_sys::Signal;
 
-use crate::common::{PATIENCE, Server, scratch, server_test};
+use crate::common::{PATIENCE, Server, no_sync, scratch, server_test};
 
 server_test! {
     async fn a_copy_reports_progress_and_streams_from_its_slot() {
@@ -17,7 +17,8 @@ server_test! {
         let mut standby = Server::new(root.path(), "b");
         primary.client.ensure_slots(std::slice::from_ref(&standby.spec.name)).await.unwrap();
         let mut steps = Vec::new();
-        base_backup(&standby.spec, &standby.upstream(&primary), &[], PATIENCE, |step| steps.push(step)).await.unwrap();
+        let upstream = standby.upstream(&primary);
+        base_backup(&standby.spec, &upstream, &no_sync(), PATIENCE, |step| steps.push(step)).await.unwrap();
         let last = steps.last().expect("no progress was reported");
         assert!(last.done_bytes > 10 << 20 && last.total_bytes >= last.done_bytes, "{last:?}");
         assert!(matches!(inspect(&standby.spec.data_dir).unwrap(), DataDirState::Database { .. }));

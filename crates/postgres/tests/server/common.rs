@@ -90,6 +90,12 @@ pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("pgbaton-postgres-").tempdir().unwrap()
 }
 
+/// Lets a tool leave its files to the kernel: to sync each of them may take longer than `PATIENCE` on a slow disk, and
+/// no test takes the power away.
+pub(crate) fn no_sync() -> [ToolOption; 1] {
+    [ToolOption::Flag("no-sync".into())]
+}
+
 /// One server and everything that is needed to reach it. Killed when dropped.
 pub(crate) struct Server {
     pub(crate) spec: ServerSpec,
@@ -147,7 +153,7 @@ impl Server {
     }
 
     pub(crate) async fn bootstrap(mut self) -> Self {
-        initdb(&self.spec, &[ToolOption::Flag("no-sync".into())], PATIENCE).await.unwrap();
+        initdb(&self.spec, &no_sync(), PATIENCE).await.unwrap();
         self.start(StartAs::Primary, &Recovery::default()).await;
         self.client.create_users(&self.spec.authentication).await.unwrap();
         self
@@ -160,7 +166,7 @@ impl Server {
 
     pub(crate) async fn clone_from(mut self, primary: &mut Server) -> Self {
         primary.client.ensure_slots(&[self.spec.name.clone()]).await.unwrap();
-        base_backup(&self.spec, &self.upstream(primary), &[], PATIENCE, |_| ()).await.unwrap();
+        base_backup(&self.spec, &self.upstream(primary), &no_sync(), PATIENCE, |_| ()).await.unwrap();
         self.start(StartAs::Standby, &Recovery::from_upstream(self.upstream(primary))).await;
         let signals = self.signals();
         wait_streaming(&mut self.client, &primary.spec.connect_address, signals, PATIENCE).await.unwrap();

@@ -7,7 +7,7 @@ use pgbaton_postgres::{
 use pgbaton_sys::Signal;
 use pgbaton_types::{Lsn, TimelineId};
 
-use crate::common::{PATIENCE, Server, scratch, server_test};
+use crate::common::{PATIENCE, Server, no_sync, scratch, server_test};
 
 /// A crashed old primary `a` with rows that nobody else has, and its successor `b` on timeline 2.
 async fn diverged(root: &std::path::Path) -> (Server, Server, Lsn) {
@@ -46,7 +46,7 @@ server_test! {
         let saved = save_wal_tail(&a.spec.data_dir, TimelineId(1), parted).unwrap();
         assert!(!saved.is_empty());
         let mut lines = 0;
-        rewind(&a.spec, &source, &[], PATIENCE, |_| lines += 1).await.unwrap();
+        rewind(&a.spec, &source, &no_sync(), PATIENCE, |_| lines += 1).await.unwrap();
         assert!(lines > 0);
         assert!(matches!(inspect(&a.spec.data_dir).unwrap(), DataDirState::Database { .. }));
         for name in &saved {
@@ -78,7 +78,7 @@ server_test! {
         let mut last = (String::new(), None);
         let data_dir = a.spec.data_dir.clone();
         let look = |line: &str| last = (line.to_owned(), inspect(&data_dir).ok());
-        rewind(&a.spec, &source, &[], PATIENCE, look).await.unwrap();
+        rewind(&a.spec, &source, &no_sync(), PATIENCE, look).await.unwrap();
         let marked = DataDirState::Incomplete { operation: Operation::Rewind };
         assert_eq!(last, ("pg_rewind: Done!".to_owned(), Some(marked)));
         assert!(matches!(inspect(&a.spec.data_dir).unwrap(), DataDirState::Database { .. }));

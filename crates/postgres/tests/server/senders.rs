@@ -11,7 +11,10 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 server_test! {
     async fn a_sender_holds_a_shutdown_up_while_its_standby_takes_nothing() {
         let root = scratch();
-        let mut primary = Server::primary(root.path(), "a").await;
+        let mut primary = Server::new(root.path(), "a");
+        // On a slow machine the standby stands still for longer than a sender usually waits for it.
+        primary.spec.parameters.insert("wal_sender_timeout".into(), "0".into());
+        let mut primary = primary.bootstrap().await;
         let mut standby = Server::standby_of(root.path(), "b", &mut primary).await;
         let sender = primary.sql("SELECT pid FROM pg_stat_replication").await;
         let receiver = standby.sql("SELECT pid FROM pg_stat_wal_receiver").await;

@@ -1,7 +1,7 @@
 //! An HTTP server that does as it is told, and remembers what it got.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -57,14 +57,13 @@ impl Hook {
                 let number = shared.lock().unwrap().len();
                 let answer = answers.get(number).or(answers.last()).copied().unwrap_or(Answer::Close);
                 let kept = stream.try_clone().unwrap();
-                let served = match &tls {
-                    None => serve(stream, answer),
+                match &tls {
+                    None => serve(stream, answer, &shared),
                     Some(config) => {
                         let session = ServerConnection::new(Arc::clone(config)).unwrap();
-                        serve(StreamOwned::new(session, stream), answer)
+                        serve(StreamOwned::new(session, stream), answer, &shared);
                     }
-                };
-                shared.lock().unwrap().extend(served);
+                }
                 if matches!(answer, Answer::Never | Answer::Endless) {
                     silent.push(kept);
                 }
@@ -83,9 +82,25 @@ impl Hook {
     }
 }
 
-/// Reads one request, and answers it; none: who came has gone.
-fn serve(stream: impl Read + Write, answer: Answer) -> Option<Got> {
+/// Reads one request, and answers it.
+fn serve(stream: impl Read + Write, answer: Answer, got: &Mutex<Vec<Got>>) {
     let mut stream = BufReader::new(stream);
+    let Some(request) = read(&mut stream) else { return };
+    // Before the answer: whoever has that may look at once.
+    got.lock().unwrap().push(request);
+    if let Answer::Status(status) = answer {
+        let answer = format!("HTTP/1.1 {status} So\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        // Who has gone meanwhile does not hear it.
+        let _ = stream.get_mut().write_all(answer.as_bytes());
+    }
+    if matches!(answer, Answer::Endless) {
+        // Who has gone meanwhile does not hear it.
+        let _ = stream.get_mut().write_all(b"HTTP/1.1 200 So\r\n\r\nand ");
+    }
+}
+
+/// Reads one request; none: who came has gone.
+fn read(stream: &mut impl BufRead) -> Option<Got> {
     let mut line = String::new();
     stream.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
@@ -99,14 +114,5 @@ fn serve(stream: impl Read + Write, answer: Answer) -> Option<Got> {
     let length = headers.get("content-length")?.parse().ok()?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
-    if let Answer::Status(status) = answer {
-        let answer = format!("HTTP/1.1 {status} So\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
-        // Who has gone meanwhile does not hear it.
-        let _ = stream.get_mut().write_all(answer.as_bytes());
-    }
-    if matches!(answer, Answer::Endless) {
-        // Who has gone meanwhile does not hear it.
-        let _ = stream.get_mut().write_all(b"HTTP/1.1 200 So\r\n\r\nand ");
-    }
     Some(Got { path, headers, body })
 }

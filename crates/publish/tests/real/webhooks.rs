@@ -38,6 +38,15 @@ async fn wait_for_events(hook: &Hook, count: usize) {
     .unwrap();
 }
 
+async fn wait_for_number(hook: &Hook, number: u64) {
+    wait::until_async("the event's number", LIMIT, || async {
+        let found = hook.events();
+        if found.iter().any(|(found, _)| *found == number) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await
+    .unwrap();
+}
+
 /// Whoever knows the secret can tell that the body is genuine, and when it was sent.
 fn verify(got: &Got) {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"s3cret");
@@ -90,10 +99,13 @@ async fn a_server_that_is_silent_keeps_nobody_else_up_and_what_waits_comes_in_or
     wait_for_events(&well, 1).await;
     running.show(view(8, 20, "b"));
     wait_for_events(&well, 3).await;
-    wait_for_events(&silent, 5).await;
+    wait_for_number(&silent, 3).await;
     running.stop().await;
-    let numbers: Vec<u64> = silent.events().into_iter().map(|(number, _)| number).collect();
-    assert_eq!(numbers, [1, 1, 1, 2, 3]);
+    let mut numbers: Vec<u64> = silent.events().into_iter().map(|(number, _)| number).collect();
+    // An answer that comes too late on a slow machine is none: then an event comes once more.
+    assert!(numbers.is_sorted() && numbers.starts_with(&[1, 1, 1]), "{numbers:?}");
+    numbers.dedup();
+    assert_eq!(numbers, [1, 2, 3]);
 }
 
 #[tokio::test]
@@ -136,12 +148,7 @@ async fn one_that_is_given_up_is_dropped_and_the_next_one_comes() {
     let running = Running::start(settings(&posts), view(5, 10, "a"));
     wait_for_events(&hook, 2).await;
     running.show(view(8, 20, "b"));
-    wait::until_async("the next event", LIMIT, || async {
-        let found = hook.events();
-        if found.iter().any(|(number, _)| *number == 2) { Ok(()) } else { Err(format!("{found:?}")) }
-    })
-    .await
-    .unwrap();
+    wait_for_number(&hook, 2).await;
     running.stop().await;
     let numbers: Vec<u64> = hook.events().into_iter().map(|(number, _)| number).collect();
     assert!(numbers.is_sorted() && numbers.starts_with(&[1, 1]), "{numbers:?}");
