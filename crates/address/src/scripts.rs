@@ -2,14 +2,19 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use pgbaton_sys::command::Run;
 use pgbaton_types::{Epoch, chain};
 
 use crate::settings::{Scripts, Settings};
 use crate::state_file;
+
+/// So long who gives the address up waits for the state file. A local file takes a few milliseconds; a disk that hangs shall not keep this host from
+/// ever holding the address again.
+const FILE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What this host is, in keepalived's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +90,12 @@ impl Runner {
             let _ = file.send((state, written));
             if state.is_primary().is_none() {
                 // Who gives the address up has done so when what tracks the file can know it, and has nothing to prolong meanwhile.
-                let _ = awaited.recv();
+                if let Err(RecvTimeoutError::Timeout) = awaited.recv_timeout(FILE_WITHIN) {
+                    tracing::error!(
+                        within_ms = FILE_WITHIN.as_millis(),
+                        "the state file is not written yet: what tracks it takes this host for the primary; look at the disk that it is on"
+                    );
+                }
             }
         }
         if let Some(scripts) = &self.scripts {
@@ -152,8 +162,6 @@ fn commands(settings: &Settings, state: State, turned: bool) -> Vec<Vec<String>>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::settings::{ManagedBy, Prefixed};
 
@@ -185,6 +193,16 @@ mod tests {
 
     fn lines(state: State, turned: bool) -> Vec<String> {
         commands(&settings(), state, turned).iter().map(|words| words.join(" ")).collect()
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_not_waited_for_without_end() {
+        // Whoever writes the file never comes to it.
+        let (file, hangs) = channel();
+        let runner = Runner { file: Some(file), ..Runner::default() };
+        runner.tell(State::Backup);
+        let (state, _written) = hangs.try_recv().unwrap();
+        assert_eq!(state, State::Backup);
     }
 
     #[test]

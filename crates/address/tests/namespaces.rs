@@ -309,3 +309,21 @@ fn scripts_run_in_order_and_a_slow_one_holds_nobody_up() {
     let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     assert_eq!([read("state"), read("state.epoch")], ["-254\n", "5\n"]);
 }
+
+#[test]
+fn a_script_that_does_not_end_is_killed_and_the_next_one_runs() {
+    let directory = TempDir::new("address", &pgbaton_testkit::OsUser::for_servers().unwrap()).unwrap();
+    let log = directory.path().join("log");
+    let mut settings = settings("eth9", vec![Prefixed { ip: "10.0.0.9".parse().unwrap(), prefix: 24 }]);
+    settings.managed_by = ManagedBy::Scripts;
+    // Many times longer than anything here may take.
+    settings.scripts.notify_master = Some(["sleep", "600"].map(str::to_owned).into());
+    settings.scripts.notify_stop =
+        Some(["sh", "-c", "echo stop > \"$0\"", &log.display().to_string()].map(str::to_owned).into());
+    let keeper = Keeper::start(settings).unwrap();
+    keeper.hold(EPOCH, clock::now() + Duration::from_secs(60));
+    wait_status(&keeper, "the address", |status| status.held == Some(EPOCH));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    assert!(runtime.block_on(keeper.finish().within(LIMIT)));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "stop\n");
+}

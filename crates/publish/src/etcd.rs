@@ -86,7 +86,8 @@ impl Etcd {
         let mut made = match self.store.txn(first, self.within).await {
             Ok(made) => made,
             Err(error) => {
-                if error.refusal().is_some() {
+                // Any other one is put under the same lease the next time.
+                if let Some(Refusal::LeaseNotFound(_)) = error.refusal() {
                     self.lease = None;
                 }
                 return Err(TargetError::Etcd(error));

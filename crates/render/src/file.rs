@@ -334,14 +334,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pid = directory.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
-        let slow = Run { within: Duration::from_millis(300), ..run(&script) };
+        let slow = Run { within: Duration::from_secs(2), ..run(&script) };
         assert!(matches!(slow.run(&[]), Err(CommandError::Slow { .. })));
         let gone = |pid: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            pid.is_empty() || stat.is_empty() || stat.contains(") Z ")
+            stat.is_empty() || stat.contains(") Z ")
         };
-        // On a slow machine it may have been killed before it has started anything.
-        let child = std::fs::read_to_string(&pid).unwrap_or_default();
+        let child = std::fs::read_to_string(&pid).unwrap();
         let looks = 0..1000;
         assert!(looks.into_iter().any(|_| {
             // waits: for the kernel to end a process that was killed

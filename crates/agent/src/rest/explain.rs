@@ -113,7 +113,7 @@ fn leader(now: &Snapshot, time: BootTime) -> Option<(&MemberName, Epoch)> {
         return store.cluster.leader.as_ref().map(|leader| (&leader.member, leader.epoch));
     }
     // An agent that was started again goes on with its lease before it has read the store.
-    lease.filter(|lease| !time.reached(lease.deadline)).map(|lease| (me, lease.epoch))
+    lease.filter(|_| now.holds_lease(time)).map(|lease| (me, lease.epoch))
 }
 
 fn guarantee(text: &str) -> Guarantee {

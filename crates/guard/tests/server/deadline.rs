@@ -51,7 +51,7 @@ fn a_frozen_agent_does_not_keep_the_server() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.agent, Signal::STOP);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     host.await_no_server();
     send(before.agent, Signal::CONT);
     host.await_empty();
@@ -94,7 +94,7 @@ fn a_frozen_inner_guard_is_replaced_at_the_deadline() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.inner, Signal::STOP);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     let after = host.next_pids(before);
     assert_ne!(after.inner, before.inner);
     assert_eq!((after.outer, after.postmaster), (before.outer, 0));
@@ -107,7 +107,7 @@ fn an_inner_guard_and_an_agent_frozen_together_do_not_keep_the_server() {
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.agent, Signal::STOP);
     send(before.inner, Signal::STOP);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     host.next_pids(before);
     judge(&host, writer, deadline);
 }
@@ -117,7 +117,7 @@ fn a_frozen_outer_guard_changes_nothing() {
     let host = Host::begin();
     let (writer, before, deadline) = begin_under_short_lease(&host);
     send(before.outer, Signal::STOP);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     host.await_no_server();
     send(before.outer, Signal::CONT);
     assert_eq!(host.pids().inner, before.inner);
@@ -135,7 +135,7 @@ fn a_server_busy_in_long_queries_is_killed() {
     let writer = Writer::begin(&host);
     writer.await_commit();
     let deadline = shorten(&host);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     judge(&host, writer, deadline);
     assert!(queries.map(|query| query.join().unwrap()).iter().all(|failed| *failed));
 }
@@ -194,7 +194,7 @@ fn two_hundred_and_fifty_backends_are_killed() {
     let writer = Writer::begin(&host);
     writer.await_commit();
     let deadline = shorten(&host);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     judge(&host, writer, deadline);
     assert!(sessions.into_iter().all(|mut session| session.simple_query("select 1").is_err()));
 }
@@ -246,7 +246,7 @@ fn a_delegated_cgroup_is_used_and_its_lack_is_told() {
     assert_eq!(cgroup.contains(&leaf), delegated.is_some(), "{cgroup}");
     // Only now, since a server that is gone cannot be looked at.
     let deadline = shorten(&host);
-    writer.await_commit_or_end();
+    writer.await_commit_until(deadline);
     judge(&host, writer, deadline);
     assert!(!host.log().contains("cannot kill by cgroup"), "{}", host.log());
     assert_eq!(host.end(), Some(0));

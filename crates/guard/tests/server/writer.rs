@@ -54,15 +54,16 @@ impl Writer {
         await_that("a commit", || self.acknowledged(), |now| *now > before + 1);
     }
 
-    /// Like [`Self::await_commit`], but under a lease that ends soon: on a slow machine it may end before the commits,
-    /// and the server goes away with it.
-    pub(crate) fn await_commit_or_end(&self) {
+    /// Like [`Self::await_commit`], but under a lease that ends soon: on a slow machine its deadline may pass before the
+    /// commits, and the server goes away with it; not before.
+    pub(crate) fn await_commit_until(&self, deadline: u64) {
         let before = self.acknowledged();
         await_that(
             "a commit or the writer's end",
             || (self.acknowledged(), self.running()),
             |(now, running)| *now > before + 1 || !*running,
         );
+        assert!(self.acknowledged() > before + 1 || boottime() >= deadline, "the server went away before its deadline");
     }
 
     pub(crate) fn running(&self) -> bool {

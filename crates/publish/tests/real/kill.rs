@@ -94,19 +94,20 @@ fn no_event_is_lost_or_comes_before_its_turn_whenever_it_is_killed() {
     for number in 0..KILLS {
         let before = queue(directory).map_or(1, |queue| queue.next);
         let child = life(directory, 1 + number * REIGNS);
-        // A slow machine may need longer for that than the longest life.
-        wait::until("something to lose", LIMIT, || {
-            let next = queue(directory)?.next;
-            if next > before { Ok(()) } else { Err(format!("the next event is still {next}")) }
-        })
-        .unwrap();
+        // A slow machine may need longer for that than the longest life. The others may die before their first write.
+        if number % 2 == 0 {
+            wait::until("something to lose", LIMIT, || {
+                let next = queue(directory)?.next;
+                if next > before { Ok(()) } else { Err(format!("the next event is still {next}")) }
+            })
+            .unwrap();
+        }
         // waits: for the instant at which it is killed
         std::thread::sleep(random.time(LIFE_MAX));
         drop(child);
     }
     let child = life(directory, 1 + KILLS * REIGNS);
-    // Hundreds of events may wait, and each waits for a shell and for the disk.
-    wait::until("everything to be told", LIMIT * 2, || {
+    wait::until("everything to be told", LIMIT, || {
         let (told, queue) = (told(directory), queue(directory)?);
         let next = queue.next;
         // The last reign of the last life is the last event.

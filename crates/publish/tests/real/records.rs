@@ -18,6 +18,8 @@ use crate::{LIMIT, Running, WITHIN, view};
 const PATH: &str = "/service/demo/primary";
 /// How long heartbeats outlive their publishers here.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long they do where nobody waits for that.
+const LASTING: Duration = Duration::from_secs(2 * LIMIT.as_secs());
 
 fn client(server: &ZooKeeper) -> Client {
     Client::new(Options { servers: vec![server.address()], session: Duration::from_secs(5), digest: None })
@@ -40,6 +42,15 @@ fn etcd(etcd: &Etcd, publisher: &str) -> TargetSettings {
 
 fn targets(targets: &[TargetSettings]) -> Settings {
     Settings { targets: targets.to_vec(), couriers: Vec::new() }
+}
+
+/// The same with a heartbeat that outlives every wait.
+fn lasting(mut target: TargetSettings) -> TargetSettings {
+    match &mut target.place {
+        Place::ZooKeeper { options, .. } => options.session = LASTING,
+        Place::Etcd { heartbeat, .. } => *heartbeat = LASTING,
+    }
+    target
 }
 
 /// What is at a node.
@@ -65,37 +76,25 @@ fn primary(bytes: Option<Vec<u8>>) -> Result<String, String> {
     Ok(format!("{} {}", record.primary.ok_or("no primary")?.name, record.epoch.ok_or("no epoch")?.0))
 }
 
-async fn wait_for_node(server: &ZooKeeper, wanted: &str) {
+/// The reign that the record at a node names.
+async fn at_node(server: &ZooKeeper) -> Result<String, String> {
+    primary(node(server, PATH).await?)
+}
+
+/// Waits until the record names a reign.
+async fn wait_for(wanted: &str, found: impl AsyncFn() -> Result<String, String>) {
     wait::until_async("the record", LIMIT, || async {
-        let found = primary(node(server, PATH).await?)?;
+        let found = found().await?;
         if found == wanted { Ok(()) } else { Err(found) }
     })
     .await
     .unwrap();
 }
 
-/// Shows this reign until it is at the node: a server may take longer to start than a view may be old.
-async fn show_at_node(server: &ZooKeeper, running: &Running, (epoch, revision, name): (u64, u64, &str)) {
-    let wanted = format!("{name} {epoch}");
-    wait::until_async("the record", LIMIT, || async {
-        running.show(view(epoch, revision, name));
-        let found = primary(node(server, PATH).await?)?;
-        if found == wanted { Ok(()) } else { Err(found) }
-    })
-    .await
-    .unwrap();
-}
-
-/// The same with a key.
-async fn show_at_key(reader: &EtcdStore, running: &Running, (epoch, revision, name): (u64, u64, &str)) {
-    let wanted = format!("{name} {epoch}");
-    wait::until_async("the record in etcd", LIMIT, || async {
-        running.show(view(epoch, revision, name));
-        let found = primary(key(reader, PATH).await?)?;
-        if found == wanted { Ok(()) } else { Err(found) }
-    })
-    .await
-    .unwrap();
+/// A view that does not become too old while a server starts, however long that takes: shown once, all the rest is the publisher's to do.
+fn lasting_view(epoch: u64, revision: u64, primary: &str) -> View {
+    let view = view(epoch, revision, primary);
+    View { as_of: view.as_of.map(|now| now + LASTING), ..view }
 }
 
 async fn ready(server: &ZooKeeper) {
@@ -158,13 +157,13 @@ async fn many_publishers_at_once_end_with_the_newest() {
     });
     let publishers: Vec<Running> = publishers.collect();
     let reader = EtcdStore::new(&etcd_options(&store)).unwrap();
-    wait_for_node(&server, "m4 4").await;
+    wait_for("m4 4", async || at_node(&server).await).await;
     for round in 2..=10 {
         for (number, publisher) in (1..=4).zip(&publishers) {
             publisher.show(view(round * 10 + number, round * 10, &format!("m{number}")));
         }
         let wanted = format!("m4 {}", round * 10 + 4);
-        wait_for_node(&server, &wanted).await;
+        wait_for(&wanted, async || at_node(&server).await).await;
         wait::until_async("the record in etcd", LIMIT, || async {
             let found = primary(key(&reader, PATH).await?)?;
             if found == wanted { Ok(()) } else { Err(found) }
@@ -181,21 +180,25 @@ async fn many_publishers_at_once_end_with_the_newest() {
 #[tokio::test]
 async fn a_zookeeper_that_comes_later_or_comes_back_gets_what_holds_then() {
     let mut server = ZooKeeper::prepared().unwrap();
-    let running = Running::start(targets(&[zookeeper(&server, "me")]), view(5, 10, "a"));
-    running.show(view(6, 11, "b"));
+    let running = Running::start(targets(&[zookeeper(&server, "me")]), lasting_view(5, 10, "a"));
+    running.show(lasting_view(6, 11, "b"));
     server.start().unwrap();
-    show_at_node(&server, &running, (6, 11, "b")).await;
+    wait_for("b 6", async || at_node(&server).await).await;
     server.kill();
-    running.show(view(7, 12, "c"));
-    running.show(view(8, 13, "d"));
+    running.show(lasting_view(7, 12, "c"));
+    running.show(lasting_view(8, 13, "d"));
     server.start().unwrap();
-    show_at_node(&server, &running, (8, 13, "d")).await;
+    wait_for("d 8", async || at_node(&server).await).await;
 
     // In the middle of a request.
     server.signal(Signal::STOP).unwrap();
-    running.show(view(9, 14, "e"));
+    running.show(lasting_view(9, 14, "e"));
+    for _ in 0..10 {
+        // The publisher's turns, in which it asks.
+        tokio::task::yield_now().await;
+    }
     server.signal(Signal::CONT).unwrap();
-    show_at_node(&server, &running, (9, 14, "e")).await;
+    wait_for("e 9", async || at_node(&server).await).await;
     running.stop().await;
 }
 
@@ -203,13 +206,13 @@ async fn a_zookeeper_that_comes_later_or_comes_back_gets_what_holds_then() {
 async fn an_etcd_that_is_away_and_comes_back_gets_what_holds_then() {
     let mut server = Etcd::start(1).unwrap();
     let reader = EtcdStore::new(&etcd_options(&server)).unwrap();
-    let running = Running::start(targets(&[etcd(&server, "me")]), view(5, 10, "a"));
-    show_at_key(&reader, &running, (5, 10, "a")).await;
+    let running = Running::start(targets(&[etcd(&server, "me")]), lasting_view(5, 10, "a"));
+    wait_for("a 5", async || primary(key(&reader, PATH).await?)).await;
     server.kill(0);
-    running.show(view(6, 11, "b"));
-    running.show(view(7, 12, "c"));
+    running.show(lasting_view(6, 11, "b"));
+    running.show(lasting_view(7, 12, "c"));
     server.start_member(0).unwrap();
-    show_at_key(&reader, &running, (7, 12, "c")).await;
+    wait_for("c 7", async || primary(key(&reader, PATH).await?)).await;
     running.stop().await;
 }
 
@@ -227,10 +230,11 @@ async fn a_heartbeat_is_there_as_long_as_its_publisher() {
         })
     };
     let settings = targets(&[zookeeper(&server, "me"), etcd(&store, "me")]);
-    let running = Running::start(settings.clone(), view(5, 10, "a"));
+    let orderly = settings.targets.iter().cloned().map(lasting).collect();
+    let running = Running::start(Settings { targets: orderly, couriers: Vec::new() }, view(5, 10, "a"));
     there(true).await.unwrap();
     running.stop().await;
-    // They go with an orderly end; where that takes too long, they are left to run out.
+    // Long before they would run out.
     there(false).await.unwrap();
 
     let running = Running::start(settings.clone(), view(5, 10, "a"));

@@ -93,7 +93,8 @@ async fn a_server_that_is_silent_keeps_nobody_else_up_and_what_waits_comes_in_or
     let (silent, well) =
         (Hook::start(vec![Answer::Never, Answer::Never, Answer::Status(200)]), Hook::start(vec![Answer::Status(200)]));
     let mut slow = posts(&directory.path().join("slow"), &silent);
-    slow.within = Duration::from_millis(300);
+    // Only who is silent takes so long: an answer that comes later is none, and the event would come once more.
+    slow.within = Duration::from_secs(2);
     let couriers = vec![slow, posts(&directory.path().join("well"), &well)];
     let running = Running::start(Settings { targets: Vec::new(), couriers }, view(5, 10, "a"));
     wait_for_events(&well, 1).await;
@@ -101,11 +102,8 @@ async fn a_server_that_is_silent_keeps_nobody_else_up_and_what_waits_comes_in_or
     wait_for_events(&well, 3).await;
     wait_for_number(&silent, 3).await;
     running.stop().await;
-    let mut numbers: Vec<u64> = silent.events().into_iter().map(|(number, _)| number).collect();
-    // An answer that comes too late on a slow machine is none: then an event comes once more.
-    assert!(numbers.is_sorted() && numbers.starts_with(&[1, 1, 1]), "{numbers:?}");
-    numbers.dedup();
-    assert_eq!(numbers, [1, 2, 3]);
+    let numbers: Vec<u64> = silent.events().into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [1, 1, 1, 2, 3]);
 }
 
 #[tokio::test]
